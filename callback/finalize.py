@@ -1,0 +1,46 @@
+"""The end of an execution: its status and counts in one write, its pipeline's status, nothing left behind."""
+
+from typing import Any
+
+from callback.aggregation import Verdict, verdict
+from monitoring.prometheus_metrics import EXECUTIONS
+from shared.api_client import OrganizationAPI
+from shared.logging_utils import get_logger
+from shared.models import Callback, Execution, PipelineStatus, Status
+from shared.task import Call
+
+log = get_logger(__name__)
+
+
+def finalize(call: Call, callback: Callback) -> dict[str, Any]:
+    """Write how an execution ended. A second delivery writes nothing twice."""
+    backend = call.backend(callback.organization_id)
+    execution = backend.execution(callback.execution_id)
+    status = execution.execution.status
+    if not execution.execution.is_terminal:
+        found = _verdict(call, callback, execution)
+        backend.end_execution(callback.execution_id, found.status, found.counts, found.message)
+        status = found.status
+        EXECUTIONS.labels(status).inc()
+        log.info("execution_ended", status=status, **_counts(found))
+    _end_pipeline(backend, callback, execution, status)
+    call.state.forget(callback.execution_id)
+    return {"status": status, "execution_id": callback.execution_id}
+
+
+def _verdict(call: Call, callback: Callback, execution: Execution) -> Verdict:
+    total = execution.execution.total_files or 0
+    return verdict(callback.results, total, call.state.failure(callback.execution_id))
+
+
+def _counts(found: Verdict) -> dict[str, int]:
+    counts = found.counts
+    return {"files": counts.total_files, "successful": counts.successful_files, "failed": counts.failed_files}
+
+
+def _end_pipeline(backend: OrganizationAPI, callback: Callback, execution: Execution, status: str) -> None:
+    pipeline_id = callback.pipeline_id or execution.execution.pipeline_id
+    if execution.source_config.is_api or not pipeline_id:
+        return
+    ended = PipelineStatus.SUCCESS if status == Status.COMPLETED else PipelineStatus.FAILURE
+    backend.pipeline_status(pipeline_id, ended, is_end=True)

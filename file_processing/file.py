@@ -1,0 +1,88 @@
+"""One file through the backend's tools: row, execution, result, status (contract sections 3 and 4).
+
+The order makes each effect happen once: the run is keyed by the file's row, the result is pushed under a claim, and
+the status comes last, so that a delivery that finds a terminal status knows everything before it is done.
+"""
+
+import random
+import time
+from typing import Any
+
+from monitoring.prometheus_metrics import FILES
+from shared.api_client import OrganizationAPI
+from shared.deadline import Deadline
+from shared.errors import BackendBusyError, NotFoundError
+from shared.logging_utils import get_logger
+from shared.models import TERMINAL, FileData, FileExecution, FileHash, FileResult, FileRun, Status
+from shared.task import Call, HandBack
+
+log = get_logger(__name__)
+
+_LONGEST_POLL = 10.0  # contract section 3
+_POLL_GROWTH = 1.5
+
+
+def process_file(call: Call, data: FileData, file: FileHash, slice_: Deadline) -> FileResult:
+    """Take one file to its end.
+
+    Raises:
+        HandBack: the slice is over while the tools still run; their run is picked up by its key.
+    """
+    backend = call.backend(data.organization_id)
+    started = time.monotonic()
+    row = backend.file_execution(data.execution_id, data.workflow_id, file)
+    if row.status in TERMINAL:
+        return _already_ended(file, row)
+    run = _run_tools(backend, data, file, row.id, slice_)
+    result = FileResult(
+        file=file.file_name,
+        file_execution_id=row.id,
+        status=Status.COMPLETED if run.succeeded else Status.ERROR,
+        error=None if run.succeeded else run.error or "the tools failed without a reason",
+        execution_time=round(run.execution_time or time.monotonic() - started, 3),
+    )
+    if file.source_connection_type == "API":
+        call.state.push_api_result(data.workflow_id, data.execution_id, row.id, api_result(result, run))
+    backend.file_status(row.id, result.status, result.error)
+    FILES.labels("succeeded" if run.succeeded else "failed").inc()
+    log.info("file_ended", file_execution_id=row.id, status=result.status, seconds=result.execution_time)
+    return result
+
+
+def _already_ended(file: FileHash, row: FileExecution) -> FileResult:
+    FILES.labels("skipped").inc()
+    error = None if row.status == Status.COMPLETED else row.execution_error or f"the file was {row.status} already"
+    return FileResult(
+        file=file.file_name, file_execution_id=row.id, status=Status(row.status), error=error, skipped=True
+    )
+
+
+def _run_tools(backend: OrganizationAPI, data: FileData, file: FileHash, key: str, slice_: Deadline) -> FileRun:
+    run: FileRun | None = None
+    wait = 0.0
+    while run is None or run.running:
+        if slice_.remaining < wait:
+            raise HandBack("the tools still run")
+        time.sleep(wait)
+        try:
+            run = backend.execute_file(key, data, file) if run is None else backend.file_run(key)
+            wait = min(max(run.poll_after, wait * _POLL_GROWTH), _LONGEST_POLL)
+        except NotFoundError:
+            if run is None:
+                raise
+            run = None  # never accepted: send it again
+        except BackendBusyError as busy:
+            wait = min(busy.retry_after or wait * _POLL_GROWTH, _LONGEST_POLL) + random.uniform(0, 1)  # noqa: S311 # jitter
+    return run
+
+
+def api_result(result: FileResult, run: FileRun) -> dict[str, Any]:
+    """The item that the backend reads from `api_results:` (contract section 2)."""
+    return {
+        "file": result.file,
+        "file_execution_id": result.file_execution_id,
+        "status": "Success" if run.succeeded else "Failed",
+        "result": run.result if run.succeeded else None,
+        "error": result.error,
+        "metadata": run.metadata,
+    }

@@ -1,0 +1,224 @@
+"""`workers demo`: documents through the whole path on this machine, watched while they go.
+
+Nothing is a mock: a broker that speaks its protocol, worker processes, HTTP on loopback, a database.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from sandbox.demo_view import View
+from sandbox.driver import Driver, Run
+from sandbox.extraction.document import SUPPORTED
+from sandbox.stack import FOUR, Stack, StackError
+
+_SAMPLES = Path(__file__).parent / "samples"
+# The samples that cannot be read, and are there to show how that ends.
+_DAMAGED = frozenset({"damaged.pdf"})
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]}, name="demo")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--workers",
+    type=click.Choice(["all", "four"]),
+    default="four",
+    show_default=True,
+    help="One process for every queue, or one for each of the four workers.",
+)
+@click.option(
+    "--batches",
+    type=click.IntRange(1, 100),
+    default=4,
+    show_default=True,
+    help="Batches that the files are spread over; the files of a batch are taken in turn.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the summary and every result to this file, as JSON.",
+)
+@click.option("--keep", is_flag=True, help="Keep everything running afterwards, until Ctrl-C.")
+@click.option("--broker", metavar="URL", help="A broker of yours, amqp:// or redis://, instead of the embedded one.")
+@click.option("--database-url", metavar="URL", help="A PostgreSQL of yours for the backend, instead of SQLite.")
+def demo(files: tuple[Path, ...], output: Path | None, **options: Any) -> None:
+    """Take FILES, or the samples, through the whole path, and show what comes of each.
+
+    Exit code: 0 if every file ended as it should, 3 if some failed, 2 on a wrong call.
+    """
+    documents = _documents(files or _samples())
+    if output is not None and not output.resolve().parent.is_dir():
+        raise click.UsageError(f"--output: there is no folder {output.resolve().parent}")
+    _end_with_parent()
+    try:
+        report = _run(documents, _Options(**options))
+    except StackError as error:
+        sys.exit(f"workers demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if output is not None:
+        output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    expected = frozenset() if files else _DAMAGED
+    sys.exit(0 if all(_as_it_should(row, expected) for row in report["files"]) else 3)
+
+
+def _as_it_should(row: Mapping[str, Any], damaged: frozenset[str]) -> bool:
+    return bool(row["status"] == ("ERROR" if row["file"] in damaged else "COMPLETED"))
+
+
+def _samples() -> list[Path]:
+    return sorted(path for path in _SAMPLES.iterdir() if path.suffix.lower() in SUPPORTED)
+
+
+def _documents(files: Iterable[Path]) -> dict[str, Path]:
+    """The files by the names they go under, each checked before anything starts."""
+    found: dict[str, Path] = {}
+    wrong = []
+    for path in files:
+        reason = _unusable(path)
+        if reason:
+            wrong.append(f"{path}: {reason}")
+        name, number = path.name, 1
+        while name in found:
+            number += 1
+            name = f"{path.stem}-{number}{path.suffix}"
+        found[name] = path
+    if wrong:
+        raise click.UsageError("\n".join(wrong))
+    return found
+
+
+def _unusable(path: Path) -> str | None:
+    if path.suffix.lower() not in SUPPORTED:
+        return f"its type is not supported; supported are {', '.join(sorted(SUPPORTED))}"
+    if not path.exists():
+        return "there is no such file"
+    if not path.is_file():
+        return "it is not a file"
+    return None if os.access(path, os.R_OK) else "it cannot be read; check its permissions"
+
+
+def _end_with_parent() -> None:
+    """Leave as on Ctrl-C when told to end, and when whoever started us is gone: a killed launcher tells nobody."""
+
+    def leave(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    workers: str
+    batches: int
+    keep: bool
+    broker: str | None
+    database_url: str | None
+
+
+def _run(documents: Mapping[str, Path], options: _Options) -> dict[str, Any]:
+    view = View(list(documents))
+    begun = time.monotonic()
+    with Stack(options.broker, options.database_url) as stack:
+        view.say(f"Starting the backend, {'one worker' if options.workers == 'all' else 'four workers'} and a state store …")
+        _start(stack, options.workers)
+        ready = time.monotonic() - begun
+        with Driver(stack) as driver:
+            deployment = driver.deploy("demo", options.batches)
+            run = driver.post(deployment, documents)
+            view.say(f"{len(documents)} documents posted to {stack.backend_url}{deployment.path}")
+            with view.watching():
+                for seen in driver.watch(run):
+                    view.update(seen)
+            results = driver.results(deployment, run)
+            stats = driver.control("GET", "stats")
+            report = _report(run, results, stats, {"start": ready, "wall": time.monotonic() - begun})
+            view.finish(report["files"], report["summary"])
+        if options.keep:
+            _stay(stack, view)
+    return report
+
+
+def _start(stack: Stack, workers: str) -> None:
+    stack.start_redis()
+    stack.start_backend()
+    stack.start_workers(*(["all"] if workers == "all" else FOUR))
+    stack.wait_until_ready()
+
+
+def _stay(stack: Stack, view: View) -> None:
+    view.say(
+        f"Still running: backend {stack.backend_url}, broker {stack.broker_url}, "
+        f"logs in {stack.folder}, internal key {stack.key}. Ctrl-C ends it all."
+    )
+    while True:
+        stack.check()
+        time.sleep(1)
+
+
+def _report(
+    run: Run, results: Mapping[str, Mapping[str, Any]], stats: Mapping[str, Any], times: Mapping[str, float]
+) -> dict[str, Any]:
+    files = [_row(name, row, results.get(name, {})) for name, row in sorted(run.files.items())]
+    summary = {
+        "execution_id": run.execution_id,
+        "status": run.execution["status"],
+        "error": run.execution.get("error_message") or None,
+        "total_files": run.execution["total_files"],
+        "successful_files": run.execution["successful_files"],
+        "failed_files": run.execution["failed_files"],
+        "http_requests": stats["http_requests"],
+        "polls": stats["polls"],
+        "stages": _stages(run.stages, times["start"]),
+        "wall_seconds": round(times["wall"], 3),
+    }
+    return {"summary": summary, "files": files}
+
+
+def _row(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "file": name,
+        "status": row["status"],
+        "result": result.get("result"),
+        "error": result.get("error") or row.get("execution_error") or None,
+        "seconds": round(row.get("execution_time") or 0.0, 3),
+    }
+
+
+def _stages(seen: Mapping[str, float], start: float) -> dict[str, float]:
+    """Where the time went: each stage's own seconds, in their order."""
+    stages = {"start": start}
+    before = 0.0
+    for stage, name in (
+        ("started", "to the orchestrator"),
+        ("first file", "to the first file"),
+        ("last file", "files"),
+        ("ended", "callback"),
+    ):
+        at = seen.get(stage, before)
+        stages[name] = at - before
+        before = at
+    return {name: round(seconds, 3) for name, seconds in stages.items()}
+
+
+if __name__ == "__main__":
+    demo(prog_name="workers demo")

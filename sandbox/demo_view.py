@@ -1,0 +1,89 @@
+"""What `workers demo` shows: on a terminal a table that lives, elsewhere a line for each change."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sandbox.driver import Run
+
+_COLOURS = {"COMPLETED": "green", "ERROR": "red", "STOPPED": "red", "EXECUTING": "yellow"}
+
+
+class View:
+    """Shows one run. `names` are the documents in the order they were given."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._console = Console(highlight=False)
+        self._names = names
+        self._shown: dict[str, str] = {}
+        self._live = Live(console=self._console, refresh_per_second=8, transient=True, vertical_overflow="ellipsis")
+
+    def say(self, text: str) -> None:
+        """One line of its own."""
+        self._console.print(text)
+
+    def watching(self) -> AbstractContextManager[Any]:
+        """The time in which `update` is called."""
+        return self._live if self._console.is_terminal else nullcontext()
+
+    def update(self, run: Run) -> None:
+        """Show how the files stand now."""
+        if self._console.is_terminal:
+            self._live.update(self._progress(run))
+            return
+        for name in self._names:
+            state = _state(run, name)
+            if self._shown.setdefault(name, "waiting") != state:
+                self._shown[name] = state
+                self._console.print(f"  {name}: {state}")
+
+    def _progress(self, run: Run) -> Table:
+        table = Table("file", "state", box=None, padding=(0, 2))
+        for name in self._names:
+            table.add_row(name, _coloured(_state(run, name)))
+        return table
+
+    def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """The table of what came of each file, and where the time went."""
+        table = Table(title=f"execution {summary['execution_id']}: {summary['status']}", title_justify="left")
+        for column in ("file", "status"):
+            table.add_column(column, overflow="fold")
+        for column in ("pages", "characters", "seconds"):
+            table.add_column(column, justify="right")
+        table.add_column("error", overflow="fold")
+        for row in rows:
+            result = row["result"] or {}
+            table.add_row(
+                row["file"],
+                _coloured(row["status"]),
+                _number(result.get("pages")),
+                _number(result.get("characters")),
+                f"{row['seconds']:.2f}",
+                row["error"] or "",
+            )
+        self._console.print(table)
+        times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary["stages"].items())
+        self._console.print(
+            f"{summary['successful_files']} of {summary['total_files']} files completed. Time: {times}."
+        )
+        self._console.print(
+            f"The workers asked the backend {summary['http_requests']} times, and polled {summary['polls']} times."
+        )
+
+
+def _state(run: Run, name: str) -> str:
+    row = run.files.get(name)
+    return "waiting" if row is None else row["status"] or "created"
+
+
+def _coloured(state: str) -> str:
+    colour = _COLOURS.get(state)
+    return f"[{colour}]{state}[/{colour}]" if colour else state
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

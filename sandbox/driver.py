@@ -1,0 +1,141 @@
+"""What a user of the platform does: set up a deployment, post documents, watch them, fetch the results."""
+
+import mimetypes
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from sandbox.stack import Stack, StackError
+
+_TERMINAL = frozenset({"COMPLETED", "STOPPED", "ERROR"})
+_LONGEST_RUN_SECONDS = 900
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """An API deployment of an organization, and the key that calls it."""
+
+    organization_id: str
+    workflow_id: str
+    api_name: str
+    api_key: str
+
+    @property
+    def path(self) -> str:
+        """Where users post documents."""
+        return f"/deployment/api/{self.organization_id}/{self.api_name}/"
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution while it is watched. `stages` has the seconds from the start at which each was first seen."""
+
+    execution_id: str
+    started: float = field(default_factory=time.monotonic)
+    execution: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def see(self, seen: Mapping[str, Any]) -> None:
+        """Take in what the backend says now."""
+        self.execution = dict(seen["execution"])
+        self.files = {row["file_name"]: row for row in seen["files"]}
+        statuses = {row["status"] for row in seen["files"]}
+        self._mark("started", self.execution["status"] != "PENDING")
+        self._mark("first file", bool(statuses & {"EXECUTING", "COMPLETED", "ERROR"}))
+        ended = sum(row["status"] in _TERMINAL for row in seen["files"])
+        self._mark("last file", ended >= (self.execution["total_files"] or 0))
+        self._mark("ended", self.ended)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the execution is terminal."""
+        return self.execution.get("status") in _TERMINAL
+
+    def _mark(self, stage: str, reached: bool) -> None:
+        if reached:
+            self.stages.setdefault(stage, time.monotonic() - self.started)
+
+
+class Driver:
+    """A user of the stack's reference backend."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._check = stack.check
+        self._control = {"Authorization": f"Bearer {stack.key}"}
+        self._http = httpx.Client(base_url=stack.backend_url, timeout=60, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._http.close()
+
+    def control(self, method: str, path: str, json: Any = None) -> dict[str, Any]:
+        """Ask one of the backend's `/sandbox/` routes."""
+        answer = self._http.request(method, f"/sandbox/{path}", json=json, headers=self._control)
+        return _json(answer)
+
+    def deploy(self, organization: str, batches: int) -> Deployment:
+        """Make an organization with an API deployment."""
+        wanted = {
+            "organization": organization,
+            "workflow_type": "API",
+            "name": organization,
+            "max_parallel_file_batches": batches,
+        }
+        made = self.control("POST", "setup/", wanted)
+        return Deployment(**{name: made[name] for name in Deployment.__slots__})
+
+    def post(self, deployment: Deployment, documents: Mapping[str, Path]) -> Run:
+        """Post documents, by the names they go under; does not wait for their end."""
+        with ExitStack() as opened:
+            parts = [
+                ("files", (name, opened.enter_context(path.open("rb")), mimetypes.guess_type(name)[0]))
+                for name, path in documents.items()
+            ]
+            answer = self._http.post(
+                deployment.path, data={"timeout": "-1"}, files=parts, headers=_bearer(deployment.api_key)
+            )
+        return Run(_json(answer)["message"]["status_api"].rpartition("execution_id=")[2])
+
+    def watch(self, run: Run, seconds: float = _LONGEST_RUN_SECONDS) -> Iterator[Run]:
+        """Look again and again until the execution has ended.
+
+        Raises:
+            StackError: it did not within `seconds`, or a part of the stack ended.
+        """
+        until = time.monotonic() + seconds
+        while not run.ended:
+            if time.monotonic() > until:
+                raise StackError(f"execution {run.execution_id} has not ended within {seconds:g} s")
+            self._check()
+            run.see(self.control("GET", f"executions/{run.execution_id}/"))
+            yield run
+            time.sleep(_LOOK_SECONDS)
+
+    def results(self, deployment: Deployment, run: Run) -> dict[str, dict[str, Any]]:
+        """The results as the public endpoint gives them, by file name."""
+        answer = self._http.get(
+            deployment.path, params={"execution_id": run.execution_id}, headers=_bearer(deployment.api_key)
+        )
+        found: Sequence[dict[str, Any]] = answer.json()["message"]["result"] or []
+        return {item["file"]: item for item in found}
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _json(answer: httpx.Response) -> dict[str, Any]:
+    if answer.is_error:
+        raise StackError(f"{answer.request.url.path} answered {answer.status_code}: {answer.text[:300]}")
+    found: dict[str, Any] = answer.json()
+    return found

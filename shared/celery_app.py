@@ -1,0 +1,62 @@
+"""The one Celery application: built from a profile and settings, the same for every worker."""
+
+import shared.without_django  # noqa: F401, I001 # first: it must come before Celery
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+
+from celery.exceptions import DuplicateTaskNameWarning
+
+from config.workers import Profile, UnknownProfileError, profile_named
+from shared import lifecycle
+from shared.celery_settings import celery_settings
+from shared.config import Settings, SettingsError
+from shared.task import WorkerApp, register
+
+
+def build_app(profile: Profile, settings: Settings) -> WorkerApp:
+    """The application of the process that holds that profile. No connection is made.
+
+    Raises:
+        DuplicateTaskNameWarning: two functions have one task name. Celery only warns, and one of them silently wins.
+    """
+    # No fixups: Celery's own would import Django wherever DJANGO_SETTINGS_MODULE is set.
+    app = WorkerApp(profile.name, fixups=[])
+    app.profile = profile
+    app.resources = lifecycle.Resources(settings)
+    app.conf.update(celery_settings(profile, settings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DuplicateTaskNameWarning)
+        for module in profile.task_modules:
+            register(app, importlib.import_module(module))
+        app.finalize()
+    return app
+
+
+def worker_app(profile_name: str) -> WorkerApp:
+    """The application of a worker process, configured by its environment; ends the process if that is wrong."""
+    try:
+        app = build_app(profile_named(profile_name), Settings.load())
+    except (SettingsError, UnknownProfileError) as error:
+        sys.exit(f"workers: {profile_name} cannot start:\n{error}")
+    lifecycle.install(app.resources)
+    return app
+
+
+def run(app: WorkerApp, arguments: Sequence[str]) -> None:
+    """Be that worker until told to stop. `arguments` are those of `celery worker` and win over ours."""
+    name = app.profile.name
+    # Gossip and mingle talk to every other worker at start and for ever after, and nothing here listens.
+    # https://docs.celeryq.dev/en/stable/userguide/workers.html
+    app.worker_main(
+        [
+            "worker",
+            "--without-gossip",
+            "--without-mingle",
+            f"--hostname={name}@%h",
+            f"--queues={','.join(app.profile.queues)}",
+            *arguments,
+        ]
+    )

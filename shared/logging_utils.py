@@ -1,0 +1,76 @@
+"""One formatter for every line: ours and those of Celery, kombu and httpx. JSON, or readable on a terminal.
+
+Structlog over the standard library: https://www.structlog.org/en/stable/standard-library.html
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+_SHARED = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+)
+# These say at INFO what our own events say better: a line per request with its address, per message with its arguments.
+_QUIET = ("httpx", "httpcore", "celery.app.trace", "celery.worker.strategy")
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Send every log line of this process to standard error, in one shape.
+
+    Args:
+        level: DEBUG, INFO, WARNING or ERROR.
+        log_format: json, console, or auto (console on a terminal, else json).
+    """
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(default=str)
+    last = [renderer] if console else [structlog.processors.format_exc_info, renderer]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING if level != "DEBUG" else logging.DEBUG)
+
+
+def get_logger(name: str) -> Any:
+    """A logger of constant event names and keyword fields."""
+    return structlog.stdlib.get_logger(name)
+
+
+@contextmanager
+def fresh_context(**fields: Any) -> Iterator[None]:
+    """A context in which every line of this thread carries these fields, and those that `bind_context` adds."""
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(**fields)
+    try:
+        yield
+    finally:
+        structlog.contextvars.clear_contextvars()
+
+
+def bind_context(**fields: Any) -> None:
+    """Add fields to the lines of the context that this thread is in."""
+    structlog.contextvars.bind_contextvars(**fields)

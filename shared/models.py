@@ -1,0 +1,292 @@
+"""The types of both borders: messages (contract section 1) and the backend's JSON (sections 2 and 3).
+
+Parsed strictly, once, where data enters; unknown fields are tolerated, since the backend adds some every year.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+
+from shared.errors import PayloadError
+
+
+class Status(StrEnum):
+    """Of executions and of files. Terminal: COMPLETED, STOPPED, ERROR."""
+
+    PENDING = "PENDING"
+    EXECUTING = "EXECUTING"
+    COMPLETED = "COMPLETED"
+    STOPPED = "STOPPED"
+    ERROR = "ERROR"
+
+
+class PipelineStatus(StrEnum):
+    """Of ETL and TASK pipelines."""
+
+    YET_TO_START = "YET_TO_START"
+    INPROGRESS = "INPROGRESS"
+    SUCCESS = "SUCCESS"
+    FAILURE = "FAILURE"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The files of an execution. The sum of the last two may not exceed the first."""
+
+    total_files: int
+    successful_files: int
+    failed_files: int
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.STOPPED, Status.ERROR})
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class FileHash(_Payload):
+    """One source file, `FileHashData` in the contract. Fields we do not know are carried through to the backend.
+
+    `file_size` is in bytes; `file_hash` is a SHA-256 in hex, absent for sources that were only listed.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    file_name: NonEmpty
+    file_path: str | None = None
+    file_hash: str | None = None
+    file_size: int | None = None
+    file_number: int | None = None
+    mime_type: str | None = None
+    provider_file_uuid: str | None = None
+    source_connection_type: str | None = None
+    fs_metadata: dict[str, Any] | None = None
+    is_executed: bool = False
+    use_file_history: bool = False
+    connector_metadata: dict[str, Any] | None = Field(default=None, repr=False)  # the source's credentials
+
+
+class ExecuteOptions(_Payload):
+    """The keyword arguments of `async_execute_bin`."""
+
+    scheduled: bool = False
+    execution_mode: str | None = None
+    pipeline_id: str | None = None
+    log_events_id: str | None = None
+    use_file_history: bool = False
+    llm_profile_id: str | None = None
+    hitl_queue_name: str | None = None
+    custom_data: dict[str, Any] | None = None
+    hitl_packet_id: str | None = None
+    transport: str = "celery"
+
+
+class ExecuteRequest(_Payload):
+    """One kick-off: the arguments of `async_execute_bin`, and its options."""
+
+    organization_id: NonEmpty
+    workflow_id: NonEmpty
+    execution_id: NonEmpty
+    files: dict[str, FileHash]
+    options: ExecuteOptions
+
+
+class FileData(_Payload):
+    """What every file of a batch shares, `WorkerFileData` in the contract."""
+
+    workflow_id: NonEmpty
+    execution_id: NonEmpty
+    organization_id: NonEmpty
+    pipeline_id: str | None = None
+    single_step: bool = False
+    scheduled: bool = False
+    execution_mode: str | None = None
+    use_file_history: bool = False
+    hitl_queue_name: str | None = None
+    hitl_packet_id: str | None = None
+    llm_profile_id: str | None = None
+    custom_data: dict[str, Any] | None = None
+
+
+def _named(item: Any) -> Any:
+    """A batch's item is `[file_name, FileHashData]`, or a mapping that holds its `file_name`."""
+    if isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[1], Mapping):
+        return {"file_name": item[0], **item[1]}
+    return item
+
+
+class Batch(_Payload):
+    """`batch_data`: files of one execution that one task works through, in this order."""
+
+    files: list[Annotated[FileHash, BeforeValidator(_named)]]
+    file_data: FileData
+
+    def message(self) -> dict[str, Any]:
+        """The batch as the contract writes it."""
+        files = [[file.file_name, file.model_dump(mode="json")] for file in self.files]
+        return {"files": files, "file_data": self.file_data.model_dump(mode="json")}
+
+
+class FileResult(_Payload):
+    """How one file ended, without its text: that is pushed to the backend's results, not through the broker.
+
+    `execution_time` is in seconds. `status` is COMPLETED, ERROR or, for a file stopped before us, STOPPED.
+    """
+
+    file: str
+    file_execution_id: str | None = None
+    status: Status = Field(strict=False)
+    error: str | None = None
+    execution_time: float = 0.0
+    skipped: bool = False
+
+
+class BatchResult(_Payload):
+    """What a batch returns. `execution_time` is in seconds."""
+
+    total_files: int
+    successful_files: int
+    failed_files: int
+    execution_time: float = 0.0
+    organization_id: str | None = None
+    file_results: list[FileResult] = Field(default_factory=list)
+    errors: dict[str, str] = Field(default_factory=dict)
+    skipped_already_completed: int = 0
+    skipped_active_duplicate: int = 0
+
+
+class Callback(_Payload):
+    """The arguments of the two callbacks."""
+
+    results: list[Any]
+    execution_id: NonEmpty
+    organization_id: NonEmpty
+    pipeline_id: str | None = None
+
+
+class ExecutionRow(_Payload):
+    """`execution` in the backend's answer. `status` stays text: the backend stores illegal ones."""
+
+    id: str
+    workflow_id: str
+    status: str
+    pipeline_id: str | None = None
+    total_files: int | None = None
+    error_message: str | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the execution has ended."""
+        return self.status in TERMINAL
+
+
+class SourceConfig(_Payload):
+    """`source_config` in the backend's answer, without the connector's credentials that stand beside it."""
+
+    is_api: bool
+
+
+class Execution(_Payload):
+    """An execution as the backend answers for it."""
+
+    execution: ExecutionRow
+    source_config: SourceConfig
+
+
+class ToolInstance(_Payload):
+    """One tool of a workflow."""
+
+    id: str
+    tool_id: str
+
+
+class ToolInstances(_Payload):
+    """The tools of a workflow, in their order."""
+
+    tool_instances: list[ToolInstance]
+
+
+class Validation(_Payload):
+    """The answer to tool validation."""
+
+    success: bool
+
+
+class ConfigurationValue(_Payload):
+    """`data` in the answer for one configuration key."""
+
+    value: Any
+
+
+class Configuration(_Payload):
+    """The answer for one configuration key."""
+
+    data: ConfigurationValue
+
+
+class SourceFiles(_Payload):
+    """The files of an ETL or TASK source, by their path."""
+
+    files: dict[str, FileHash]
+
+
+class FileExecution(_Payload):
+    """A file of an execution. `status` is empty for a row that was only created."""
+
+    id: str
+    status: str
+    execution_error: str | None = None
+
+
+class FileRun(_Payload):
+    """The state of one file at the backend's tools, contract section 3.
+
+    `poll_after` and `execution_time` are in seconds.
+    """
+
+    status: str
+    file_execution_id: str | None = None
+    poll_after: float = Field(default=1.0, strict=False)
+    result: Any = None
+    error: str | None = None
+    metadata: dict[str, Any] | None = None
+    execution_time: float | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the tools have not ended yet."""
+        return self.status.upper() in {Status.EXECUTING, Status.PENDING}
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the tools ended well."""
+        return self.status.upper() == Status.COMPLETED
+
+
+class Acknowledgement(_Payload):
+    """An answer of which only its coming matters."""
+
+
+P = TypeVar("P", bound=_Payload)
+
+
+def parse(model: type[P], data: Any) -> P:
+    """A payload as its type.
+
+    Raises:
+        PayloadError: every field that is wrong, without the values, which may be somebody's document.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise PayloadError(f"{model.__name__} has not the contract's shape: {wrong}") from None

@@ -1,0 +1,97 @@
+"""From one execution to batches of files, and back: the plan, the fan-out and the fan-in.
+
+Not Celery's chord: its header is lost with one message, it fires early on a redelivery, and it needs a result backend.
+Ours is a set in the state store, keyed by (execution, batch): a result counts once however often it is delivered.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from config.workers import Orchestration
+from shared.execution_state import FanIn
+from shared.logging_utils import get_logger
+from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash
+from shared.task import Call
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+BATCH_TASK = "process_file_batch"
+MOST_BATCHES = 100
+_HEADER = "fan_in"
+
+
+def plan(items: Sequence[T], limit: int) -> list[list[T]]:
+    """Items in `min(limit, number of items)` batches, item i in batch i mod that number (contract section 1)."""
+    count = min(max(1, limit), MOST_BATCHES, len(items))
+    return [list(items[batch::count]) for batch in range(count)]
+
+
+def fan_out(call: Call, request: ExecuteRequest, kind: Orchestration, files: Sequence[FileHash], limit: int) -> int:
+    """Send the files in batches and register what they are folded into. With no files, send the callback at once.
+
+    Doing it again sends the same batches again, which then find their files done.
+
+    Returns: the number of batches.
+    """
+    batches = plan(files, limit)
+    if not batches:
+        send_callback(call, kind, request, [])
+        return 0
+    fan_in = FanIn(len(batches), kind.callback_task, kind.callback_queue, _callback_kwargs(request))
+    call.state.open_fan_in(request.execution_id, fan_in)
+    for number, batch in enumerate(batches):
+        call.send(
+            BATCH_TASK,
+            kind.batch_queue,
+            [Batch(files=batch, file_data=_file_data(request)).message()],
+            headers={_HEADER: {"execution_id": request.execution_id, "batch": number}},
+        )
+    return len(batches)
+
+
+def batch_id(call: Call) -> str:
+    """What names a batch within its execution: its place in the fan-in, or for a batch of others its task's id."""
+    place = call.headers.get(_HEADER)
+    return str(place["batch"]) if place else call.task_id
+
+
+def fan_in(call: Call, result: BatchResult) -> None:
+    """Record the batch that this call is, and send the callback if it was the last.
+
+    A batch without our header has a publisher who folds it himself, or nobody: then there is nothing to do.
+    """
+    place = call.headers.get(_HEADER)
+    if not place:
+        return
+    execution_id = place["execution_id"]
+    last = call.state.record_batch(execution_id, place["batch"], result)
+    if last is not None:
+        results = call.state.batch_results(execution_id)
+        call.send(last.callback_task, last.callback_queue, [results], last.callback_kwargs)
+        call.state.callback_sent(execution_id)
+        log.info("fan_in_complete", execution_id=execution_id, batches=last.batches)
+
+
+def send_callback(call: Call, kind: Orchestration, request: ExecuteRequest, results: list[dict[str, Any]]) -> None:
+    """Send the callback of an execution that has no batches: one with no files, or one that failed before them."""
+    call.send(kind.callback_task, kind.callback_queue, [results], _callback_kwargs(request))
+
+
+def _callback_kwargs(request: ExecuteRequest) -> dict[str, Any]:
+    return {
+        "execution_id": request.execution_id,
+        "organization_id": request.organization_id,
+        "pipeline_id": request.options.pipeline_id,
+    }
+
+
+def _file_data(request: ExecuteRequest) -> FileData:
+    options = request.options
+    return FileData(
+        workflow_id=request.workflow_id,
+        execution_id=request.execution_id,
+        organization_id=request.organization_id,
+        **options.model_dump(include=set(FileData.model_fields) & set(type(options).model_fields)),
+    )

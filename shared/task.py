@@ -1,0 +1,203 @@
+"""The one seam round every task: log context, metrics, and a typed error becomes a retry or a failure.
+
+Task bodies are plain functions `(call, *contract arguments) -> contract return`, without a try, marked by `task`.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, NoReturn, Protocol
+
+import kombu.exceptions
+from celery import Celery, Task
+from celery.exceptions import Reject
+
+from config.workers import Profile
+from monitoring.prometheus_metrics import TASK_SECONDS, TASKS
+from shared.api_client import OrganizationAPI
+from shared.config import Settings
+from shared.errors import BrokerError, TransientError, WorkerError
+from shared.execution_state import ExecutionState
+from shared.lifecycle import Resources
+from shared.logging_utils import fresh_context, get_logger
+from shared.retry_utils import jittered
+
+log = get_logger(__name__)
+
+_RETRIES = 5
+_FIRST_WAIT = 2.0
+_LONGEST_WAIT = 60.0
+
+
+class HandBack(Exception):  # noqa: N818 # not an error: work that goes on in a later delivery
+    """The task has held its slot long enough; its message goes to the tail of its queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One delivery of a task: what its function needs besides the contract's arguments.
+
+    Attributes:
+        app: the application, to send other tasks by name.
+        task: the task's name.
+        task_id: the same for every delivery, retry and hand-back of one message.
+        queue: where the message came from.
+        headers: what its sender wrote beside the payload.
+        last_attempt: whether a transient error now ends the task.
+    """
+
+    app: "WorkerApp"
+    task: str
+    task_id: str
+    queue: str
+    headers: Mapping[str, Any]
+    last_attempt: bool
+
+    @property
+    def settings(self) -> Settings:
+        """The process's settings."""
+        return self.app.resources.settings
+
+    @property
+    def state(self) -> ExecutionState:
+        """The state store."""
+        return self.app.resources.state
+
+    def backend(self, organization_id: str) -> OrganizationAPI:
+        """The internal API for that organization."""
+        return self.app.resources.client.for_organization(organization_id)
+
+    def send(
+        self, task: str, queue: str, args: list[Any], kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> None:
+        """Send a task by its name.
+
+        Raises:
+            BrokerError: the broker did not take it within its bounded retries.
+        """
+        try:
+            self.app.send_task(task, args=args, kwargs=dict(kwargs or {}), queue=queue, **options)
+        except (kombu.exceptions.OperationalError, OSError) as error:
+            raise BrokerError(f"{task} could not be sent to {queue}: {error}") from error
+
+
+class WorkerApp(Celery):  # type: ignore[misc] # Celery ships no types
+    """The Celery application, with what its tasks need."""
+
+    profile: Profile
+    resources: Resources
+
+
+class Finalizer(Protocol):
+    """What a task does when it has failed for good: whatever is folded from it must still come to an end."""
+
+    def __call__(self, call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A task before there is an application: its names, its function, and what ends it."""
+
+    names: tuple[str, ...]
+    function: Callable[..., Any]
+    finalizer: Finalizer
+
+
+def _nothing(_call: Call, _error: Exception, /, *_args: Any, **_kwargs: Any) -> None:
+    """Nothing is folded from this task."""
+
+
+def task(*names: str, finalizer: Finalizer = _nothing) -> Callable[[Callable[..., Any]], Definition]:
+    """Mark a function as a task under these names. It takes a `Call`, then the contract's arguments."""
+
+    def mark(function: Callable[..., Any]) -> Definition:
+        return Definition(names, function, finalizer)
+
+    return mark
+
+
+def register(app: WorkerApp, module: ModuleType) -> None:
+    """Register every task of a module with the application."""
+    for definition in vars(module).values():
+        if isinstance(definition, Definition):
+            # Not shared: Celery would register it with every other application of the process too.
+            options = {"base": _Seam, "finalizer": staticmethod(definition.finalizer), "shared": False}
+            for name in definition.names:
+                app.task(definition.function, name=name, **options)
+
+
+class _Seam(Task):  # type: ignore[misc] # Celery ships no types
+    abstract = True
+    typing = False  # the payload's model checks the arguments, and the first of them is ours
+    max_retries = None  # counted here, since a finalizer that cannot be reached is retried without end
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._call()
+        with fresh_context(task=self.name, task_id=call.task_id), _measured(call) as ended:
+            try:
+                result = self.run(call, *args, **kwargs)
+            except HandBack as reason:
+                self._hand_back()
+                ended(outcome="handed_back", reason=str(reason))
+                return None
+            except Exception as error:
+                if _transient(error) and not call.last_attempt:
+                    ended(outcome="retried", reason=str(error))
+                    self._retry(error)
+                self._finalize(call, error, args, kwargs)
+                raise
+            ended(outcome="succeeded")
+            return result
+
+    def _call(self) -> Call:
+        request = self.request
+        return Call(
+            app=self.app,
+            task=self.name,
+            task_id=request.id,
+            queue=(request.delivery_info or {}).get("routing_key") or "",
+            headers=request.headers or {},
+            last_attempt=request.retries >= _RETRIES,
+        )
+
+    def _finalize(self, call: Call, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            self.finalizer(call, error, *args, **kwargs)
+        except TransientError as unreachable:
+            log.warning("finalizer_postponed", reason=str(unreachable))
+            self._retry(error)
+
+    def _retry(self, error: Exception) -> NoReturn:
+        wait = jittered(_FIRST_WAIT, min(self.request.retries, _RETRIES) + 1, _LONGEST_WAIT)
+        try:
+            self.retry(exc=error, countdown=wait)
+        except Reject as unsent:
+            # Celery would drop the message here: its retry could not be published.
+            raise Reject(unsent.reason, requeue=True) from error
+        raise AssertionError  # pragma: no cover # retry always raises
+
+    def _hand_back(self) -> None:
+        try:
+            self.signature_from_request(self.request).apply_async()
+        except (kombu.exceptions.OperationalError, OSError) as error:
+            raise Reject(error, requeue=True) from error
+
+
+def _transient(error: Exception) -> bool:
+    return isinstance(error, WorkerError) and error.retry
+
+
+@contextmanager
+def _measured(call: Call) -> Iterator[Callable[..., None]]:
+    """Count one outcome for a delivery, `failed` unless told otherwise, and log it."""
+    started = time.monotonic()
+    outcome: dict[str, Any] = {"outcome": "failed"}
+    try:
+        yield lambda **said: outcome.update(said)
+    finally:
+        seconds = time.monotonic() - started
+        TASKS.labels(call.task, call.queue, outcome["outcome"]).inc()
+        TASK_SECONDS.labels(call.task).observe(seconds)
+        log.info("task_ended", queue=call.queue, seconds=round(seconds, 3), **outcome)

@@ -1,0 +1,121 @@
+"""The environment, read once: everything connected, every mistake named, no secret shown."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from shared.config import Secret, Settings, SettingsError
+from tests.fakes import ENVIRONMENT, settings
+
+KEY = "correct-horse-battery-staple"
+OTHER = {
+    "ENVIRONMENT": "staging",
+    "LOG_LEVEL": "DEBUG",
+    "LOG_FORMAT": "console",
+    "INTERNAL_API_BASE_URL": "https://other.invalid/x/internal/",
+    "INTERNAL_SERVICE_API_KEY": KEY,
+    "INTERNAL_API_TIMEOUT": "12.5",
+    "INTERNAL_API_RETRY_ATTEMPTS": "7",
+    "INTERNAL_API_RETRY_BACKOFF_FACTOR": "0.25",
+    "CELERY_BROKER_URL": "amqps://user:pass@rabbit.invalid//",
+    "CACHE_REDIS_HOST": "other.invalid",
+    "CACHE_REDIS_PORT": "6380",
+    "CACHE_REDIS_DB": "3",
+    "CACHE_REDIS_USERNAME": "worker",
+    "CACHE_REDIS_PASSWORD": "p@ss/word",
+    "MAX_PARALLEL_FILE_BATCHES": "9",
+    "BATCH_SLICE_SECONDS": "45",
+    "FILE_DEADLINE_SECONDS": "100",
+    "EXECUTION_DEADLINE_SECONDS": "200",
+}
+
+
+def test_every_variable_changes_the_settings() -> None:
+    assert {spec.metadata["name"] for spec in fields(Settings)} == set(OTHER)
+    before, after = settings(), Settings.load(OTHER)
+    unchanged = [spec.name for spec in fields(Settings) if getattr(before, spec.name) == getattr(after, spec.name)]
+    assert unchanged == []
+    assert after.backend_url == "https://other.invalid/x/internal"
+    assert after.redis_url.reveal() == "redis://worker:p%40ss%2Fword@other.invalid:6380/3"
+
+
+def test_all_mistakes_come_together_each_with_its_variable() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({"LOG_LEVEL": "loud", "CACHE_REDIS_PORT": "70000", "INTERNAL_API_TIMEOUT": "nan"})
+    lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "LOG_LEVEL",
+        "INTERNAL_API_BASE_URL",
+        "INTERNAL_SERVICE_API_KEY",
+        "INTERNAL_API_TIMEOUT",
+        "CELERY_BROKER_URL",
+        "CACHE_REDIS_HOST",
+        "CACHE_REDIS_PORT",
+    ]
+    assert "one of DEBUG, INFO, WARNING, ERROR; 'loud' is not" in lines[0]
+    assert "a whole number from 1 to 65535; '70000' is not" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INTERNAL_API_BASE_URL", "http://backend/api"),
+        ("INTERNAL_API_BASE_URL", "backend/internal"),
+        ("INTERNAL_API_BASE_URL", "http://user:pass@backend/internal"),
+        ("CELERY_BROKER_URL", "sqs://x"),
+        ("CELERY_BROKER_URL", "filesystem://"),
+        ("MAX_PARALLEL_FILE_BATCHES", "0"),
+        ("MAX_PARALLEL_FILE_BATCHES", "2.5"),
+        ("BATCH_SLICE_SECONDS", "inf"),
+        ("ENVIRONMENT", "prod"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} must be"):
+        settings(**{name: value})
+
+
+def test_blanks_are_stripped_and_empty_counts_as_unset() -> None:
+    found = settings(INTERNAL_API_TIMEOUT=" 5 ", LOG_LEVEL="", CACHE_REDIS_PASSWORD=" ")
+    assert (found.backend_timeout, found.log_level, bool(found.redis_password)) == (5.0, "INFO", False)
+
+
+@pytest.mark.parametrize("key", ["changeme", "ChangeMe", "short-key", "dev-internal-key-123"])
+def test_a_weak_key_stops_a_production_start(key: str) -> None:
+    with pytest.raises(SettingsError, match="set a random one") as caught:
+        settings(ENVIRONMENT="production", INTERNAL_SERVICE_API_KEY=key)
+    assert key not in str(caught.value)
+    assert settings(ENVIRONMENT="development", INTERNAL_SERVICE_API_KEY=key).backend_key.reveal() == key
+
+
+def test_production_is_what_counts_when_nobody_says() -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "ENVIRONMENT"}
+    with pytest.raises(SettingsError, match="INTERNAL_SERVICE_API_KEY is a well-known key or shorter"):
+        Settings.load(environment)
+
+
+def test_times_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(
+        SettingsError, match="INTERNAL_API_TIMEOUT must be below BATCH_SLICE_SECONDS: 60 is not below 60"
+    ):
+        settings(INTERNAL_API_TIMEOUT="60")
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "INTERNAL_SERVICE_API_KEY"}
+    found = Settings.load(environment | {"INTERNAL_SERVICE_API_KEY_FILE": str(tmp_path / "key")})
+    assert found.backend_key == Secret(KEY)
+    with pytest.raises(SettingsError, match=r"INTERNAL_SERVICE_API_KEY_FILE names .*none"):
+        Settings.load(environment | {"INTERNAL_SERVICE_API_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_no_secret_shows_itself() -> None:
+    found = Settings.load(OTHER)
+    shown = f"{found!r} {found} {found.describe()} {found.redis_url}"
+    for secret in (KEY, "user:pass", "p@ss", "p%40ss"):
+        assert secret not in shown
+    with pytest.raises(SettingsError) as caught:
+        settings(CELERY_BROKER_URL="sqs://user:hidden@x")
+    assert "hidden" not in str(caught.value)

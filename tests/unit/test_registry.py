@@ -1,0 +1,77 @@
+"""The registry and the routing table agree with each other, with the tasks, and with Celery."""
+
+import re
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from celery.exceptions import DuplicateTaskNameWarning
+
+from config.queue_routing import TASK_QUEUES
+from config.workers import PROFILES, WORKERS, Profile, UnknownProfileError, Worker, orchestration_of, profile_named
+from shared.celery_app import build_app
+from shared.celery_settings import celery_settings
+from shared.task import Call, WorkerApp, task
+from tests.fakes import settings
+
+
+def own_tasks(app: WorkerApp) -> set[str]:
+    return {name for name in app.tasks if not name.startswith("celery.")}
+
+
+def test_every_task_has_a_row_and_every_row_a_task() -> None:
+    assert own_tasks(build_app(PROFILES["all"], settings())) == set(TASK_QUEUES)
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_worker_registers_what_its_queues_bring(name: str) -> None:
+    profile = PROFILES[name]
+    brought = {task for task, queue in TASK_QUEUES.items() if queue in profile.queues}
+    assert brought <= own_tasks(build_app(profile, settings()))
+
+
+def test_every_queue_has_one_worker_and_every_produced_queue_a_consumer() -> None:
+    consumed = [queue for worker in WORKERS.values() for queue in worker.queues]
+    assert len(consumed) == len(set(consumed))
+    kinds = [orchestration_of(is_api=True), orchestration_of(is_api=False)]
+    produced = {queue for kind in kinds for queue in (kind.queue, kind.batch_queue, kind.callback_queue)}
+    assert produced | set(TASK_QUEUES.values()) <= set(consumed)
+    assert {TASK_QUEUES[kind.callback_task] for kind in kinds} == {kind.callback_queue for kind in kinds}
+    assert set(PROFILES["all"].queues) == set(consumed)
+
+
+def test_health_ports_differ() -> None:
+    assert [worker.health_port for worker in WORKERS.values()] == [8080, 8081, 8082, 8083]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("calback", "callback"), ("file-processing", "file_processing"), ("", "all")]
+)
+def test_a_typo_starts_no_other_worker(typed: str, meant: str) -> None:
+    with pytest.raises(UnknownProfileError, match=re.escape(meant)):
+        profile_named(typed)
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_queues_are_declared_as_the_contract_says(profile: Any) -> None:
+    for queue in celery_settings(profile, settings())["task_queues"]:
+        assert (queue.exchange.name, queue.exchange.type, queue.routing_key) == (queue.name, "direct", queue.name)
+        assert queue.durable
+        assert not queue.queue_arguments
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_name_for_two_functions_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("first", "second"):
+
+        def function(_call: Call) -> None: ...
+
+        module = ModuleType(name)
+        setattr(module, name, task("async_execute_bin")(function))
+        monkeypatch.setitem(sys.modules, name, module)
+    twice = Profile(
+        "twice", tuple(Worker(name=n, tasks=n, queues=(n,), health_port=1, concurrency=1) for n in ("first", "second"))
+    )
+    with pytest.raises(DuplicateTaskNameWarning, match="async_execute_bin"):
+        build_app(twice, settings())

@@ -139,7 +139,8 @@ def _run(documents: Mapping[str, Path], options: _Options) -> dict[str, Any]:
     view = View(list(documents))
     begun = time.monotonic()
     with Stack(options.broker, options.database_url) as stack:
-        view.say(f"Starting the backend, {'one worker' if options.workers == 'all' else 'four workers'} and a state store …")
+        count = "one worker" if options.workers == "all" else "four workers"
+        view.say(f"Starting a broker, the reference backend and {count} …")
         _start(stack, options.workers)
         ready = time.monotonic() - begun
         with Driver(stack) as driver:

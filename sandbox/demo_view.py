@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from sandbox.driver import Run
 
+_WIDTH = 160  # of what is not a terminal: a log, a pipe
 _COLOURS = {"COMPLETED": "green", "ERROR": "red", "STOPPED": "red", "EXECUTING": "yellow"}
 
 
@@ -17,7 +19,7 @@ class View:
     """Shows one run. `names` are the documents in the order they were given."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, width=None if Console().is_terminal else _WIDTH)
         self._names = names
         self._shown: dict[str, str] = {}
         self._live = Live(console=self._console, refresh_per_second=8, transient=True, vertical_overflow="ellipsis")
@@ -49,7 +51,9 @@ class View:
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """The table of what came of each file, and where the time went."""
-        table = Table(title=f"execution {summary['execution_id']}: {summary['status']}", title_justify="left")
+        table = Table(
+            title=f"execution {summary['execution_id']}: {summary['status']}", title_justify="left", box=SIMPLE_HEAD
+        )
         for column in ("file", "status"):
             table.add_column(column, overflow="fold")
         for column in ("pages", "characters", "seconds"):

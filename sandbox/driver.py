@@ -69,7 +69,7 @@ class Driver:
 
     def __init__(self, stack: Stack) -> None:
         self._check = stack.check
-        self._control = {"Authorization": f"Bearer {stack.key}"}
+        self._control = _bearer(stack.key)
         self._http = httpx.Client(base_url=stack.backend_url, timeout=60, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -82,6 +82,11 @@ class Driver:
         """Ask one of the backend's `/sandbox/` routes."""
         answer = self._http.request(method, f"/sandbox/{path}", json=json, headers=self._control)
         return _json(answer)
+
+    def internal(self, method: str, path: str, organization: str, json: Any = None) -> dict[str, Any]:
+        """Ask the internal API, as a worker would."""
+        headers = {**self._control, "X-Organization-ID": organization}
+        return _json(self._http.request(method, f"/internal/{path}", json=json, headers=headers))
 
     def deploy(self, organization: str, batches: int) -> Deployment:
         """Make an organization with an API deployment."""
@@ -104,7 +109,12 @@ class Driver:
             answer = self._http.post(
                 deployment.path, data={"timeout": "-1"}, files=parts, headers=_bearer(deployment.api_key)
             )
-        return Run(_json(answer)["message"]["status_api"].rpartition("execution_id=")[2])
+        return Run(_json(answer)["execution_id"])
+
+    def start_pipeline(self, made: Mapping[str, Any]) -> Run:
+        """Start the pipeline that `setup/` made."""
+        path = f"/pipeline/api/{made['organization_id']}/{made['pipeline_id']}/"
+        return Run(_json(self._http.post(path, headers=_bearer(made["api_key"])))["execution_id"])
 
     def watch(self, run: Run, seconds: float = _LONGEST_RUN_SECONDS) -> Iterator[Run]:
         """Look again and again until the execution has ended.

@@ -41,7 +41,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:
     with Path(order["log"]).open("ab") as log:
-        return subprocess.Popen( 
+        return subprocess.Popen(
             order["argv"],
             env=order["env"],
             cwd=order["cwd"],

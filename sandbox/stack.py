@@ -102,10 +102,12 @@ class Stack:
             **extra,
         }
 
-    def start(self, name: str, argv: Sequence[str], environment: Mapping[str, str] | None = None) -> Part:
+    def start(
+        self, name: str, argv: Sequence[str], environment: Mapping[str, str] | None = None, cwd: str = str(_ROOT)
+    ) -> Part:
         """Start one more process."""
         log = self.folder / f"{name}.log"
-        order = {"argv": list(argv), "env": dict(environment or self.environment()), "cwd": str(_ROOT), "log": str(log)}
+        order = {"argv": list(argv), "env": dict(environment or self.environment()), "cwd": cwd, "log": str(log)}
         if self._keeper.stdin is None or self._keeper.stdout is None:
             raise StackError("the keeper has no pipes")
         self._keeper.stdin.write(json.dumps(order) + "\n")
@@ -158,8 +160,12 @@ class Stack:
     def check(self) -> None:
         """Raise StackError if a part has ended."""
         for part in self.parts.values():
-            if not _alive(part.pid):
+            if not self.alive(part.name):
                 raise StackError(f"{part.name} ended; the end of its log:\n{part.tail()}")
+
+    def alive(self, name: str) -> bool:
+        """Whether that part still runs."""
+        return _alive(self.parts[name].pid)
 
 
 def _alive(pid: int) -> bool:

@@ -146,6 +146,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
                 if _transient(error) and not call.last_attempt:
                     ended(outcome="retried", reason=str(error))
                     self._retry(error)
+                ended(reason=str(error))
                 self._finalize(call, error, args, kwargs)
                 raise
             ended(outcome="succeeded")

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from pypdf import PdfReader
 from pypdf.errors import PyPdfError
 
-from sandbox.extraction import SUPPORTED, ExtractionError, extract
+from sandbox.extraction.document import SUPPORTED, ExtractionError
+from sandbox.extraction.tool import extract
 from sandbox.make_samples import DOCUMENTS, SAMPLES, invoice_items, ledger_entries, main, make
 
 PHRASES = {

@@ -1,0 +1,100 @@
+"""How the backend says no: a base view, one exception, and the five shapes of an error body.
+
+Contract section 2: `{error, detail}`, `{field: [msgs]}`, `{status: "error", message}`, `{success: false, error}`, and
+HTML or nothing. Which view answers which is a fact of the recordings; here is only the mechanism.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from sandbox.backend.tenancy import Tenant
+
+log = logging.getLogger("sandbox.backend")
+
+type_of_error = {True: "validation_error", False: "client_error"}
+
+
+class Refusal(Exception):
+    """The answer to a request that is refused: its status and body, as they go out."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        super().__init__(str(body))
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+def refuse(status: int, message: str, **more: Any) -> Refusal:
+    """The commonest shape, `{error, ...}`."""
+    return Refusal(status, {"error": message, **more})
+
+
+def standard_errors(error: Exception, _context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler: `{type, errors: [{code, detail, attr}]}`, or None for an error that is not DRF's."""
+    if not isinstance(error, APIException):
+        return None
+    code = error.default_code if not isinstance(error, ValidationError) else "invalid"
+    detail = error.detail[0] if isinstance(error.detail, list) else error.detail
+    kind = type_of_error[isinstance(error, ValidationError)]
+    body = {"type": kind, "errors": [{"code": code, "detail": str(detail), "attr": None}]}
+    return Response(body, status=error.status_code)
+
+
+class InternalView(APIView):  # type: ignore[misc]
+    """A view of the internal API. DRF catches what a handler raises; the class attributes say how it is answered.
+
+    `failure`: the text of this view's 500. None: the error passes on, and becomes a page of text.
+    `failure_body`: instead of the text, a whole body (then no detail is told).
+    `failure_of_api`: whether DRF's own errors (bad JSON, unsupported type) are such failures too.
+    """
+
+    failure: ClassVar[str | None] = None
+    failure_body: ClassVar[dict[str, Any] | None] = None
+    failure_of_api: ClassVar[bool] = True
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose request it is; set by the middleware."""
+        tenant: Tenant = self.request._request.tenant
+        return tenant
+
+    def handle_exception(self, exc: Exception) -> Response:
+        """The one place where an exception becomes an answer."""
+        answer = self._answer(exc)
+        if answer is None:
+            return super().handle_exception(exc)
+        log.warning("refused %s %s: %s %s", self.request.method, self.request.path, answer.status_code, exc)
+        return answer
+
+    def _answer(self, exc: Exception) -> Response | None:
+        if isinstance(exc, Refusal):
+            return Response(exc.body, status=exc.status, headers=exc.headers)
+        if isinstance(exc, ValidationError) and isinstance(exc.detail, dict):
+            return Response(exc.detail, status=400)
+        if isinstance(exc, APIException) and not self.failure_of_api:
+            return None
+        if self.failure_body is not None:
+            return Response(self.failure_body, status=500)
+        text = self.failure_text()
+        return None if text is None else Response({"error": text, "detail": str(exc)}, status=500)
+
+    def failure_text(self) -> str | None:
+        """`failure`; for a view whose methods differ, a place to tell them apart."""
+        return self.failure
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    """The request's JSON object (or form) as a plain dict; DRF's ParseError when it is not JSON."""
+    data = request.data
+    return data.dict() if hasattr(data, "dict") else dict(data)
+
+
+INTERNAL_ERROR: dict[str, Any] = {"error": "Internal server error"}
+INTERNAL_ERROR_MESSAGE: dict[str, Any] = {"status": "error", "message": "Internal server error"}

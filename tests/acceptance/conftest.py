@@ -1,0 +1,42 @@
+"""A fleet: the reference backend and workers as processes, with one user."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from sandbox.driver import Driver
+from sandbox.stack import FOUR, Stack
+
+Fleet = tuple[Stack, Driver]
+# Small enough that slices, polls and 202 answers all happen within a test.
+QUICK = {"BATCH_SLICE_SECONDS": "2", "INTERNAL_API_TIMEOUT": "1.9", "INTERNAL_API_RETRY_BACKOFF_FACTOR": "0.05"}
+BACKEND = {"SANDBOX_TOOL_WAIT_SECONDS": "0.3"}
+
+
+@pytest.fixture
+def start_fleet() -> Iterator[Callable[..., Fleet]]:
+    """Start a fleet of one's own; it ends with the test."""
+    with ExitStack() as held:
+
+        def start(*profiles: str, broker_url: str | None = None, **settings: str) -> Fleet:
+            stack = held.enter_context(Stack(broker_url))
+            stack.start_redis()
+            stack.start_backend(**BACKEND)
+            stack.start_workers(*(profiles or FOUR), **QUICK, **settings)
+            stack.wait_until_ready()
+            return stack, held.enter_context(Driver(stack))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """One fleet of four workers for all tests of a module; its switches are off when a test begins."""
+    with Stack() as stack:
+        stack.start_redis()
+        stack.start_backend(**BACKEND)
+        stack.start_workers(*FOUR, **QUICK)
+        stack.wait_until_ready()
+        with Driver(stack) as driver:
+            yield stack, driver

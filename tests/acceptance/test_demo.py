@@ -1,0 +1,141 @@
+"""The demo, as a newcomer runs it: real documents, real processes, and nothing left behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sandbox.stack import wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+SAMPLES = ROOT / "sandbox" / "samples"
+pytestmark = pytest.mark.timeout(300)
+
+# What each sample says, so that a result is known to be its document's and not somebody else's.
+PHRASES = {
+    "invoice.pdf": "Invoice",
+    "maintenance-contract.docx": "Contract",
+    "ledger.xlsx": "Ledger",
+    "price-list-cp1252.csv": "ü",
+    "safety-data-sheet.html": "Safety",
+    "restore-runbook.md": "Restore",
+    "gateway.log": "gateway",
+    "letter.txt": "Dear",
+}
+
+
+def demo(*arguments: str, command: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+    start = [*(command or (str(BIN / "workers"), "demo")), *arguments]
+    return subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+
+
+def as_it_should_be(report: dict[str, Any]) -> None:
+    """Every good sample COMPLETED with its own text, the damaged one ERROR with its reason."""
+    files = {row["file"]: row for row in report["files"]}
+    assert set(files) == {path.name for path in SAMPLES.iterdir() if path.is_file()}
+    damaged = files.pop("damaged.pdf")
+    assert (damaged["status"], damaged["result"]) == ("ERROR", None)
+    assert "damaged" in damaged["error"]
+    assert len(files) >= 10
+    assert len({Path(name).suffix for name in files}) == 8
+    for name, row in files.items():
+        assert (row["status"], row["error"]) == ("COMPLETED", None), name
+        assert set(row["result"]) == {"text", "mime_type", "pages", "words", "characters", "metadata"}
+        assert len(row["result"]["text"]) == row["result"]["characters"] > 100
+    for name, phrase in PHRASES.items():
+        assert phrase.lower() in files[name]["result"]["text"].lower(), name
+    summary = report["summary"]
+    assert (summary["total_files"], summary["successful_files"], summary["failed_files"]) == (
+        len(files) + 1,
+        len(files),
+        1,
+    )
+    assert summary["http_requests"] <= 8 + 3 * (len(files) + 1)
+
+
+def test_the_readmes_first_command() -> None:
+    uv = shutil.which("uv")
+    ran = demo(command=(uv, "run", "workers", "demo") if uv else ())
+    assert ran.returncode == 0, ran.stderr
+    for path in SAMPLES.iterdir():
+        if path.is_file():
+            assert path.name in ran.stdout
+    assert "12 of 13 files completed" in ran.stdout
+
+
+@pytest.mark.parametrize("workers", ["four", "all"])
+def test_the_samples_end_as_they_should(workers: str, tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    ran = demo("--workers", workers, "--output", str(output))
+    assert ran.returncode == 0, ran.stderr
+    as_it_should_be(json.loads(output.read_text()))
+
+
+def test_rabbitmq_and_postgresql_the_same(rabbitmq_url: str, postgresql_url: str, tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    ran = demo("--broker", rabbitmq_url, "--database-url", postgresql_url, "--output", str(output))
+    assert ran.returncode == 0, ran.stderr
+    as_it_should_be(json.loads(output.read_text()))
+
+
+def test_files_that_fail_are_told_by_the_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "note.txt").write_text("Files of one name from two folders both go through.")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "note.txt").write_text("This is the other one, and its text is its own.")
+    output = tmp_path / "report.json"
+    paths = [str(tmp_path / name) for name in ("empty.txt", "note.txt", "other/note.txt")]
+    ran = demo(*paths, "--batches", "1", "--output", str(output))
+    assert ran.returncode == 3, ran.stderr
+    files = {row["file"]: row for row in json.loads(output.read_text())["files"]}
+    assert files["empty.txt"]["status"] == "ERROR"
+    assert files["note.txt"]["result"]["text"].startswith("Files of one name")
+    assert files["note-2.txt"]["result"]["text"].startswith("This is the other one")
+
+
+def leftovers() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("workers-stack-*"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_it_ends_nothing_is_left(how: signal.Signals) -> None:
+    before = leftovers()
+    process = subprocess.Popen(
+        [str(BIN / "workers"), "demo", "--keep"], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    with process.stdout as shown:
+        assert any("Still running" in line for line in shown)
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 7  # the keeper, broker, backend and four workers
+        os.kill(process.pid, how)
+    process.wait(30)
+    wait_for(
+        lambda: not any(child.is_running() and child.status() != "zombie" for child in family), 20, "the end of all"
+    )
+    wait_for(lambda: leftovers() <= before, 10, "the folder to be removed")
+
+
+def test_a_killed_launcher_takes_the_demo_with_it() -> None:
+    script = f"{BIN / 'workers'} demo --keep & wait"
+    before = leftovers()
+    launcher = subprocess.Popen(
+        ["/bin/sh", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert launcher.stdout is not None
+    with launcher.stdout as shown:
+        assert any("Still running" in line for line in shown)
+        family = psutil.Process(launcher.pid).children(recursive=True)
+        launcher.kill()
+        launcher.wait(10)
+        wait_for(lambda: not any(child.is_running() for child in family), 20, "the end of all")
+    wait_for(lambda: leftovers() <= before, 10, "the folder to be removed")

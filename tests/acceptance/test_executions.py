@@ -1,0 +1,264 @@
+"""Whole executions through worker processes and the reference backend, in fair weather and in foul."""
+
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+from celery import Celery
+
+from sandbox.driver import Deployment, Driver, Run
+from sandbox.stack import FOUR, Stack, wait_for
+from tests.acceptance.conftest import BACKEND, QUICK, Fleet
+
+pytestmark = pytest.mark.timeout(240)
+QUEUES = {"api": "celery_api_deployments", "general": "celery"}
+
+
+@pytest.fixture(autouse=True)
+def fair_weather(request: pytest.FixtureRequest) -> None:
+    """Switch the backend's faults off, and its counters to zero, before a test that shares the fleet."""
+    if "fleet" in request.fixturenames:
+        _, driver = request.getfixturevalue("fleet")
+        driver.control("PUT", "switches", {"reset": True})
+        driver.control("DELETE", "stats")
+
+
+def documents(folder: Path, count: int) -> dict[str, Path]:
+    found = {}
+    for number in range(count):
+        name = f"note-{number:04d}.txt"
+        found[name] = folder / name
+        found[name].write_text(f"This is note number {number}, and nobody else has it.")
+    return found
+
+
+def finish(driver: Driver, run: Run, seconds: float = 120) -> Run:
+    for _ in driver.watch(run, seconds):
+        pass
+    return run
+
+
+def events(stack: Stack, worker: str, event: str) -> list[dict[str, Any]]:
+    lines = stack.parts[worker].log.read_text().splitlines()
+    return [found for line in lines if f'"{event}"' in line and (found := json.loads(line))["event"] == event]
+
+
+def counts(run: Run) -> tuple[str, int, int, int]:
+    row = run.execution
+    return row["status"], row["total_files"], row["successful_files"], row["failed_files"]
+
+
+def everything_completed(driver: Driver, deployment: Deployment, run: Run, names: Any) -> None:
+    """Every file COMPLETED with its own text, its tools run once, its result there once."""
+    assert counts(run) == ("COMPLETED", len(names), len(names), 0)
+    assert {name: row["status"] for name, row in run.files.items()} == dict.fromkeys(names, "COMPLETED")
+    results = driver.results(deployment, run)
+    assert set(results) == set(names)
+    for name, item in results.items():
+        assert f"note number {int(name[5:9])}," in item["result"]["text"]
+    assert driver.control("GET", "stats")["tool_runs"]["max"] == 1
+
+
+def nothing_is_left(stack: Stack) -> None:
+    """No message, no lease, no key of an execution; only the backend's results stay."""
+
+    def keys() -> set[str]:
+        with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
+            return {key for key in client.scan_iter() if not key.startswith(("_kombu.", "api_results:"))}
+
+    wait_for(lambda: keys() == set(), 10, f"an empty state store, which has {keys()}")
+
+
+def test_two_hundred_documents_in_one_request(fleet: Fleet, tmp_path: Path) -> None:
+    stack, driver = fleet
+    deployment = driver.deploy("many", batches=8)
+    sent = documents(tmp_path, 200)
+    run = finish(driver, driver.post(deployment, sent))
+    everything_completed(driver, deployment, run, sent)
+    requests = driver.control("GET", "stats")["requests"]
+    kinds = Counter({route: count for route, count in requests.items() if count >= 200})
+    assert sum(kinds.values()) <= 3 * 200 + 50
+    nothing_is_left(stack)
+
+
+def test_tools_that_outlast_the_slice_hand_the_batch_back(fleet: Fleet, tmp_path: Path) -> None:
+    stack, driver = fleet
+    deployment = driver.deploy("slow", batches=2)
+    driver.control("PUT", "switches", {"tool_seconds": 3.0})
+    sent = documents(tmp_path, 4)
+    before = len(events(stack, "file_processing", "task_ended"))
+    run = finish(driver, driver.post(deployment, sent))
+    everything_completed(driver, deployment, run, sent)
+    ends = events(stack, "file_processing", "task_ended")[before:]
+    outcomes = Counter(end["outcome"] for end in ends)
+    assert outcomes["handed_back"] >= 2
+    assert set(outcomes) == {"handed_back", "succeeded"}
+    assert max(end["seconds"] for end in ends) < 10
+    nothing_is_left(stack)
+
+
+def test_a_backend_in_foul_weather(fleet: Fleet, tmp_path: Path) -> None:
+    _, driver = fleet
+    deployment = driver.deploy("foul", batches=4)
+    weather = {"rate_503": 0.1, "rate_reset": 0.05, "rate_reset_after": 0.05, "seed": 7}
+    driver.control("PUT", "switches", weather)
+    sent = documents(tmp_path, 40)
+    run = finish(driver, driver.post(deployment, sent))
+    driver.control("PUT", "switches", {"reset": True})
+    everything_completed(driver, deployment, run, sent)
+    injected = driver.control("GET", "stats")["injected"]
+    assert sum(injected.values()) > 10
+
+
+def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fleet], tmp_path: Path) -> None:
+    stack, driver = start_fleet()
+    deployment = driver.deploy("restart", batches=4)
+    driver.control("PUT", "switches", {"tool_seconds": 0.2})
+    sent = documents(tmp_path, 30)
+    run = driver.post(deployment, sent)
+    for seen in driver.watch(run):
+        if any(row["status"] == "COMPLETED" for row in seen.files.values()):
+            break
+    backend = stack.parts["backend"].pid
+    os.kill(backend, signal.SIGTERM)
+    wait_for(lambda: not stack.alive("backend"), 10, "the backend to end")
+    (stack.folder / "backend.ready").unlink()
+    stack.start_backend(**BACKEND)
+    stack.wait_until_ready()
+    everything_completed(driver, deployment, finish(driver, run), sent)
+
+
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_a_killed_worker_s_batch_is_done_by_the_next(
+    pool: str, rabbitmq_url: str, start_fleet: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    stack, driver = start_fleet("api_deployment", "callback", broker_url=rabbitmq_url)
+    argv = [sys.executable, "-P", "-m", "shared", "file_processing", "--pool", pool, "--concurrency", "2"]
+    stack.start("first", argv, stack.environment(**QUICK))
+    stack.wait_until_ready()
+    deployment = driver.deploy("killed", batches=2)
+    driver.control("PUT", "switches", {"tool_seconds": 0.2})
+    sent = documents(tmp_path, 20)
+    run = driver.post(deployment, sent)
+    for seen in driver.watch(run):
+        if sum(row["status"] == "COMPLETED" for row in seen.files.values()) >= 4:
+            break
+    os.killpg(stack.parts.pop("first").pid, signal.SIGKILL)
+    stack.start("second", argv, stack.environment(**QUICK))
+    everything_completed(driver, deployment, finish(driver, run), sent)
+    nothing_is_left(stack)
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_a_message_at_the_wrong_worker_reaches_the_right_one(
+    broker: str, request: pytest.FixtureRequest, start_fleet: Callable[..., Fleet]
+) -> None:
+    url = request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
+    stack, driver = start_fleet(broker_url=url)
+    made = driver.control(
+        "POST", "setup/", {"organization": "wrong", "workflow_type": "API", "name": "wrong", "notifications": []}
+    )
+    created = driver.internal(
+        "POST",
+        "v1/workflow-manager/execution/create/",
+        made["organization_id"],
+        {
+            "workflow_id": made["workflow_id"],
+            "pipeline_id": made["api_deployment_id"],
+            "mode": "QUEUE",
+            "scheduled": False,
+            "single_step": False,
+            "total_files": 0,
+            "log_events_id": str(uuid4()),
+            "tags": [],
+        },
+    )
+    with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher:
+        args = [made["organization_id"], made["workflow_id"], created["execution_id"], {}]
+        publisher.send_task("async_execute_bin", args=args, queue="celery", ignore_result=True)
+    run = finish(driver, Run(created["execution_id"]), 30)
+    assert counts(run) == ("COMPLETED", 0, 0, 0)
+    assert [event["queue"] for event in events(stack, "general", "message_forwarded")] == ["celery_api_deployments"]
+    (started,) = events(stack, "api_deployment", "execution_started")
+    assert started["execution_id"] == created["execution_id"]
+
+
+@pytest.mark.parametrize("profiles", [FOUR, ("all",)], ids=["four", "all"])
+def test_an_etl_pipeline_fills_its_table(
+    profiles: tuple[str, ...], start_fleet: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    stack, driver = start_fleet(*profiles)
+    source = tmp_path / "source"
+    (source / "below").mkdir(parents=True)
+    documents(source, 3)
+    documents(source / "below", 2)
+    (source / "empty.txt").touch()
+    made = driver.control(
+        "POST",
+        "setup/",
+        {
+            "organization": "etl",
+            "workflow_type": "ETL",
+            "name": "etl",
+            "source_folder": str(source),
+            "destination_table": "notes",
+            "max_parallel_file_batches": 2,
+        },
+    )
+    run = finish(driver, driver.start_pipeline(made))
+    assert counts(run) == ("COMPLETED", 6, 5, 1)
+    stats = driver.control("GET", "stats")
+    assert stats["destination_rows"] == 5
+    assert stats["tool_runs"]["max"] == 1
+    pipeline = driver.internal("GET", f"v1/pipeline/{made['pipeline_id']}/", made["organization_id"])
+    assert pipeline["pipeline"]["last_run_status"] == "SUCCESS"
+    nothing_is_left(stack)
+
+
+def test_a_batch_of_another_publisher_is_processed(fleet: Fleet, tmp_path: Path) -> None:
+    """`file-batch/submit/` and old orchestrators send batches that no fan-in of ours waits for."""
+    stack, driver = fleet
+    deployment = driver.deploy("foreign", batches=1)
+    run = finish(driver, driver.post(deployment, documents(tmp_path, 1)))
+    (row,) = run.files.values()
+    batch = {
+        "files": [{"file_name": "note-0000.txt", "source_connection_type": "API", "a_new_field": 1}],
+        "file_data": {
+            "workflow_id": deployment.workflow_id,
+            "execution_id": run.execution_id,
+            "organization_id": deployment.organization_id,
+        },
+    }
+    before = len(events(stack, "file_processing", "task_ended"))
+    callbacks = len(events(stack, "callback", "task_ended"))
+    with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher:
+        name = "workflow_manager.workflow_v2.file_execution_tasks.process_file_batch"
+        publisher.send_task(name, args=[batch], queue="file_processing", ignore_result=True)
+    wait_for(lambda: len(events(stack, "file_processing", "task_ended")) > before, 20, "the batch")
+    ended = events(stack, "file_processing", "task_ended")[-1]
+    assert (ended["outcome"], ended["task"]) == ("succeeded", name)
+    assert len(events(stack, "callback", "task_ended")) == callbacks
+    assert row["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [([], "missing"), (["org", "wf", "ex", {"a.pdf": {"file_size": "big"}}], "files.a.pdf.file_name")],
+)
+def test_a_message_that_cannot_be_read_fails_loudly(fleet: Fleet, args: list[Any], said: str) -> None:
+    stack, _ = fleet
+    before = len(events(stack, "api_deployment", "task_ended"))
+    with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher:
+        publisher.send_task("async_execute_bin", args=args, queue="celery_api_deployments", ignore_result=True)
+    wait_for(lambda: len(events(stack, "api_deployment", "task_ended")) > before, 20, "the message")
+    ended = events(stack, "api_deployment", "task_ended")[-1]
+    assert ended["outcome"] == "failed"
+    assert said in ended["reason"]

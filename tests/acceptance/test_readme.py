@@ -1,0 +1,67 @@
+"""The README's commands, as a newcomer types them; the test command aside, since this is it."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandbox.stack import Stack
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCKS = [
+    block.strip().splitlines() for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+]
+FIRST = ["uv run workers demo", "uv run pytest"]
+# The workers of `uv run` start the same way without it; with it, the environment would be made again each time.
+UV_RUN = "uv run "
+
+
+def own(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def worker_commands() -> list[tuple[str, str]]:
+    """(folder, command) of every command that runs a worker."""
+    found, folder = [], "."
+    for line in (line for block in BLOCKS for line in block):
+        if line.startswith("cd "):
+            folder = line.removeprefix("cd ")
+        elif line.startswith(UV_RUN) and line not in FIRST:
+            found.append((folder, line.removeprefix(UV_RUN)))
+    return found
+
+
+def test_the_two_commands_come_first() -> None:
+    assert BLOCKS[0] == FIRST
+
+
+def test_every_line_is_known_to_these_tests() -> None:
+    known = {f"{UV_RUN}{command}" for _, command in worker_commands()} | set(FIRST)
+    rest = [line for block in BLOCKS for line in block if line not in known]
+    assert all(line.startswith(("export ", "cd ")) for line in rest)
+
+
+def test_the_environment_shown_is_the_one_needed(tmp_path: Path) -> None:
+    """Each exported variable is needed, and with addresses of this machine a worker starts with nothing else."""
+    (tmp_path / "key").write_text("a-key-that-nobody-knows")
+    exported = dict(
+        line.removeprefix("export ").split("=", 1) for block in BLOCKS for line in block if line.startswith("export ")
+    )
+    exported["INTERNAL_SERVICE_API_KEY_FILE"] = str(tmp_path / "key")
+    with Stack() as stack:
+        stack.start_redis()
+        exported |= {"CELERY_BROKER_URL": stack.redis_url, "CACHE_REDIS_HOST": "127.0.0.1", "LOG_FORMAT": "json"}
+        stack.start("documented", [own("workers"), "run", "all"], {"PATH": "/usr/bin:/bin", **exported})
+        stack.wait_until_ready()
+
+
+@pytest.mark.parametrize(("folder", "command"), worker_commands(), ids=[command for _, command in worker_commands()])
+def test_a_worker_command_runs_a_worker(folder: str, command: str) -> None:
+    program, *arguments = shlex.split(command)
+    with Stack() as stack:
+        stack.start_redis()
+        stack.wait_until_ready()
+        stack.start("shown", [own(program), *arguments], cwd=str(ROOT / folder))
+        stack.wait_until_ready()

@@ -1,0 +1,82 @@
+"""Services for tests: an embedded Valkey by default, RabbitMQ and PostgreSQL where they are.
+
+Where a service is not found, its tests skip with the reason; with REQUIRE_SERVICES=1, as in CI, they fail.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import NoReturn
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+import redis
+from kombu import Connection, Exchange, Queue
+
+from config.workers import PROFILES
+from sandbox.stack import Stack
+
+RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
+POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+
+
+def missing(service: str, variable: str) -> NoReturn:
+    reason = f"{service} is not reachable; set {variable}"
+    if os.environ.get("REQUIRE_SERVICES") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def listens(url: str, port: int) -> bool:
+    parts = urlsplit(url)
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((parts.hostname or "127.0.0.1", parts.port or port)) == 0
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A Valkey server of this test run."""
+    with Stack() as stack:
+        stack.start_redis()
+        stack.wait_until_ready()
+        yield stack.redis_url
+
+
+@pytest.fixture
+def redis_connection(redis_url: str) -> Iterator["redis.Redis"]:
+    """A connection to an empty state store."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def rabbitmq_url() -> Iterator[str]:
+    """RabbitMQ, with our queues empty before and gone afterwards."""
+    if not listens(RABBITMQ, 5672):
+        missing("RabbitMQ", "TEST_RABBITMQ_URL")
+    _delete_queues()
+    yield RABBITMQ
+    _delete_queues()
+
+
+def _delete_queues() -> None:
+    with Connection(RABBITMQ, connect_timeout=5) as connection, connection.channel() as channel:
+        for name in PROFILES["all"].queues:
+            Queue(name, Exchange(name, "direct"), name, channel=channel).delete()
+            Exchange(name, "direct", channel=channel).delete()
+
+
+@pytest.fixture
+def postgresql_url() -> Iterator[str]:
+    """The address of a PostgreSQL database that exists for one test; its user of the server creates it."""
+    if not listens(POSTGRESQL, 5432):
+        missing("PostgreSQL", "TEST_POSTGRESQL_URL")
+    name = f"workers_test_{uuid4().hex}"
+    with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield urlsplit(POSTGRESQL)._replace(path=f"/{name}").geturl()
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -1,13 +1,14 @@
 """One batch: its files in turn, each remembered when it ends, so that a later delivery goes on where this one was."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from file_processing.file import process_file
+from file_processing.file import Limits, process_file
 from shared.deadline import Deadline
-from shared.errors import TransientError, WorkerError
+from shared.errors import WorkerError
 from shared.logging_utils import get_logger
-from shared.models import Batch, BatchResult, FileHash, FileResult, Status, parse
+from shared.models import Batch, BatchResult, FileData, FileHash, FileResult, Status, parse
 from shared.orchestration import batch_id, fan_in
 from shared.task import Call, HandBack
 
@@ -21,26 +22,29 @@ def process(call: Call, batch: Batch) -> BatchResult:
         HandBack: the slice is over; what has ended is remembered.
         TransientError: backend or state store are away; likewise. Not on the last attempt: the file then ends ERROR.
     """
-    data, number = batch.file_data, batch_id(call)
+    data, state, number = batch.file_data, call.state, batch_id(call)
     slice_ = Deadline.after(call.settings.batch_slice, "the slice of a batch")
-    results = call.state.file_results(data.execution_id, number, len(batch.files))
-    for position, file in enumerate(batch.files):
-        if position in results:
+    places = {f"{number}/{position}": file for position, file in enumerate(batch.files)}
+    results = state.file_results(data.execution_id, list(places))
+    for place, file in places.items():
+        if place in results:
             continue
         if slice_.over:
-            raise HandBack(f"{len(results)} of {len(batch.files)} files have ended")
-        results[position] = _end_of(call, batch, file, slice_)
-        call.state.record_file(data.execution_id, number, position, results[position])
-    result = fold([results[position] for position in sorted(results)], data.organization_id)
+            raise HandBack(f"{len(results)} of {len(places)} files have ended")
+        spent = time.time() - state.file_started(data.execution_id, place, time.time())
+        limits = Limits(slice_, Deadline.after(call.settings.file_deadline - spent, "the file"))
+        results[place] = _end_of(call, data, file, limits)
+        state.record_file(data.execution_id, place, results[place])
+    result = fold([results[place] for place in places], data.organization_id)
     fan_in(call, result)
     return result
 
 
-def _end_of(call: Call, batch: Batch, file: FileHash, slice_: Deadline) -> FileResult:
+def _end_of(call: Call, data: FileData, file: FileHash, limits: Limits) -> FileResult:
     try:
-        return process_file(call, batch.file_data, file, slice_)
+        return process_file(call, data, file, limits)
     except WorkerError as error:
-        if isinstance(error, TransientError) and not call.last_attempt:
+        if error.retry and not call.last_attempt:
             raise
         log.warning("file_failed", file_number=file.file_number, reason=str(error))
         return FileResult(file=file.file_name, status=Status.ERROR, error=str(error))

@@ -6,12 +6,13 @@ the status comes last, so that a delivery that finds a terminal status knows eve
 
 import random
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from monitoring.prometheus_metrics import FILES
 from shared.api_client import OrganizationAPI
 from shared.deadline import Deadline
-from shared.errors import BackendBusyError, NotFoundError
+from shared.errors import BackendBusyError, NotFoundError, WorkerError
 from shared.logging_utils import get_logger
 from shared.models import TERMINAL, FileData, FileExecution, FileHash, FileResult, FileRun, Status
 from shared.task import Call, HandBack
@@ -22,18 +23,32 @@ _LONGEST_POLL = 10.0  # contract section 3
 _POLL_GROWTH = 1.5
 
 
-def process_file(call: Call, data: FileData, file: FileHash, slice_: Deadline) -> FileResult:
-    """Take one file to its end.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a file may hold its slot now, and how long it may take in all."""
+
+    slice: Deadline
+    file: Deadline
+
+
+def process_file(call: Call, data: FileData, file: FileHash, limits: Limits) -> FileResult:
+    """Take one file to its end. What goes wrong with this file alone is its end.
 
     Raises:
         HandBack: the slice is over while the tools still run; their run is picked up by its key.
+        TransientError: backend or state store are away.
     """
     backend = call.backend(data.organization_id)
     started = time.monotonic()
     row = backend.file_execution(data.execution_id, data.workflow_id, file)
     if row.status in TERMINAL:
         return _already_ended(file, row)
-    run = _run_tools(backend, data, file, row.id, slice_)
+    try:
+        run = _run_tools(backend, data, file, row.id, limits)
+    except WorkerError as error:
+        if error.retry and not call.last_attempt:
+            raise
+        run = FileRun(status=Status.ERROR, error=str(error))
     result = FileResult(
         file=file.file_name,
         file_execution_id=row.id,
@@ -57,11 +72,12 @@ def _already_ended(file: FileHash, row: FileExecution) -> FileResult:
     )
 
 
-def _run_tools(backend: OrganizationAPI, data: FileData, file: FileHash, key: str, slice_: Deadline) -> FileRun:
+def _run_tools(backend: OrganizationAPI, data: FileData, file: FileHash, key: str, limits: Limits) -> FileRun:
     run: FileRun | None = None
     wait = 0.0
     while run is None or run.running:
-        if slice_.remaining < wait:
+        limits.file.check()
+        if limits.slice.remaining < wait:
             raise HandBack("the tools still run")
         time.sleep(wait)
         try:

@@ -5,7 +5,7 @@ The one key that outlives it is the backend's: the list of results (contract sec
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from shared.models import BatchResult, FileResult
 
 _RESULTS_SECONDS = 86_400  # contract section 2
 _MARGIN_SECONDS = 3_600  # keys must outlive the deadline of what they are for
-_KEYS = ("fan_in", "batches", "files", "pushed", "failure")
+_KEYS = ("fan_in", "batches", "started", "files", "pushed", "failure")
 
 # Record a batch's result once, and say whether its recorder is to send the callback.
 # It is, if this completes the set; and again for a redelivery whose first delivery died before `sent` was written.
@@ -32,6 +32,8 @@ if redis.call('HLEN', batches) < tonumber(expected) then return 'waiting' end
 if redis.call('HEXISTS', fan_in, 'sent') == 1 then return 'sent' end
 return 'complete'
 """
+
+_MARK_SENT = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'sent', 1) end"
 
 # Push a file's result for the backend once: the push and its claim are one step, so that no crash can part them.
 _PUSH_RESULT = """
@@ -87,6 +89,7 @@ class ExecutionState:
         self._redis = client
         self._expiry = int(execution_deadline) + _MARGIN_SECONDS
         self._record_batch: Callable[..., Any] = client.register_script(_RECORD_BATCH)
+        self._mark_sent: Callable[..., Any] = client.register_script(_MARK_SENT)
         self._push_result: Callable[..., Any] = client.register_script(_PUSH_RESULT)
 
     def close(self) -> None:
@@ -134,26 +137,36 @@ class ExecutionState:
         return [json.loads(stored[batch]) for batch in sorted(stored, key=int)]
 
     def callback_sent(self, execution_id: str) -> None:
-        """Remember that the callback was sent."""
+        """Remember that the callback was sent, unless it has run already and the fan-in is gone."""
         with _translated():
-            self._redis.hset(_key(execution_id, "fan_in"), "sent", "1")
+            self._mark_sent(keys=[_key(execution_id, "fan_in")])
 
-    def file_results(self, execution_id: str, batch: str, size: int) -> dict[int, FileResult]:
-        """The files of a batch that have ended, by their position: where a later delivery goes on."""
-        if size == 0:
+    def file_results(self, execution_id: str, places: Sequence[str]) -> dict[str, FileResult]:
+        """The files that have ended, by their places: where a later delivery of a batch goes on.
+
+        A place is whatever names a file within its execution for ever.
+        """
+        if not places:
             return {}
-        fields = [f"{batch}/{position}" for position in range(size)]
         with _translated():
-            stored: list[str | None] = self._redis.hmget(_key(execution_id, "files"), fields)  # type: ignore[assignment]
-        return {
-            position: FileResult.model_validate_json(text) for position, text in enumerate(stored) if text is not None
-        }
+            stored: list[str | None] = self._redis.hmget(_key(execution_id, "files"), places)  # type: ignore[assignment]
+        found = zip(places, stored, strict=True)
+        return {place: FileResult.model_validate_json(text) for place, text in found if text is not None}
 
-    def record_file(self, execution_id: str, batch: str, position: int, result: FileResult) -> None:
-        """Remember how a file of a batch ended."""
+    def file_started(self, execution_id: str, place: str, now: float) -> float:
+        """When a file was first started, by the clock of `now`; the first caller's `now` is kept."""
+        key = _key(execution_id, "started")
+        with _translated(), self._redis.pipeline() as pipe:
+            pipe.hsetnx(key, place, str(now))
+            pipe.expire(key, self._expiry)
+            pipe.hget(key, place)
+            return float(pipe.execute()[-1])
+
+    def record_file(self, execution_id: str, place: str, result: FileResult) -> None:
+        """Remember how a file ended."""
         key = _key(execution_id, "files")
         with _translated(), self._redis.pipeline() as pipe:
-            pipe.hset(key, f"{batch}/{position}", result.model_dump_json())
+            pipe.hset(key, place, result.model_dump_json())
             pipe.expire(key, self._expiry)
             pipe.execute()
 

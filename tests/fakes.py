@@ -148,7 +148,8 @@ class FakeState:
         self.fan_ins: dict[str, FanIn] = {}
         self.sent: set[str] = set()
         self.batches: dict[str, dict[int, BatchResult]] = {}
-        self.files: dict[str, dict[tuple[str, int], FileResult]] = {}
+        self.files: dict[str, dict[str, FileResult]] = {}
+        self.started: dict[str, dict[str, float]] = {}
         self.results: dict[str, list[Mapping[str, Any]]] = {}
         self.pushed: set[tuple[str, str]] = set()
         self.failures: dict[str, str] = {}
@@ -168,14 +169,18 @@ class FakeState:
         return [result.model_dump(mode="json") for _, result in sorted(self.batches.get(execution_id, {}).items())]
 
     def callback_sent(self, execution_id: str) -> None:
-        self.sent.add(execution_id)
+        if execution_id in self.fan_ins:
+            self.sent.add(execution_id)
 
-    def file_results(self, execution_id: str, batch: str, size: int) -> dict[int, FileResult]:
+    def file_results(self, execution_id: str, places: list[str]) -> dict[str, FileResult]:
         kept = self.files.get(execution_id, {})
-        return {position: kept[batch, position] for position in range(size) if (batch, position) in kept}
+        return {place: kept[place] for place in places if place in kept}
 
-    def record_file(self, execution_id: str, batch: str, position: int, result: FileResult) -> None:
-        self.files.setdefault(execution_id, {})[batch, position] = result
+    def file_started(self, execution_id: str, place: str, now: float) -> float:
+        return self.started.setdefault(execution_id, {}).setdefault(place, now)
+
+    def record_file(self, execution_id: str, place: str, result: FileResult) -> None:
+        self.files.setdefault(execution_id, {})[place] = result
 
     def push_api_result(
         self, workflow_id: str, execution_id: str, file_execution_id: str, item: Mapping[str, Any]
@@ -193,7 +198,7 @@ class FakeState:
         return self.failures.get(execution_id)
 
     def forget(self, execution_id: str) -> None:
-        for kept in (self.fan_ins, self.batches, self.files, self.failures):
+        for kept in (self.fan_ins, self.batches, self.files, self.started, self.failures):
             cast("dict[str, Any]", kept).pop(execution_id, None)
         self.sent.discard(execution_id)
         self.pushed = {claim for claim in self.pushed if claim[0] != execution_id}

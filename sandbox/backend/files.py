@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django.db import DataError, IntegrityError, transaction
 
@@ -42,7 +42,7 @@ def get_or_create(execution: Execution, file: dict[str, Any]) -> FileExecution:
     if file.get("source_connection_type") == "API":
         values["file_path"] = None
     key = _key(values)
-    row = FileExecution.objects.filter(execution=execution, **key).first()
+    row: FileExecution | None = FileExecution.objects.filter(execution=execution, **key).first()
     if row is not None:
         return row
     if len(values["file_name"]) > NAME_LIMIT:
@@ -51,9 +51,10 @@ def get_or_create(execution: Execution, file: dict[str, Any]) -> FileExecution:
         check_lengths(values["file_name"])
     try:
         with transaction.atomic():
-            return FileExecution.objects.create(execution=execution, **values)
+            row = FileExecution.objects.create(execution=execution, **values)
     except IntegrityError:
-        return FileExecution.objects.get(execution=execution, **key)
+        row = FileExecution.objects.get(execution=execution, **key)
+    return cast("FileExecution", row)
 
 
 def _key(values: dict[str, Any]) -> dict[str, Any]:

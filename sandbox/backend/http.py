@@ -18,11 +18,8 @@ from sandbox.backend.tenancy import Tenant
 
 log = logging.getLogger("sandbox.backend")
 
-type_of_error = {True: "validation_error", False: "client_error"}
-
-
-class Refusal(Exception):
-    """The answer to a request that is refused: its status and body, as they go out."""
+class RefusedError(Exception):
+    """A request is refused: the status and the body as they go out."""
 
     def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         super().__init__(str(body))
@@ -31,9 +28,9 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def refuse(status: int, message: str, **more: Any) -> Refusal:
+def refuse(status: int, message: str, **more: Any) -> RefusedError:
     """The commonest shape, `{error, ...}`."""
-    return Refusal(status, {"error": message, **more})
+    return RefusedError(status, {"error": message, **more})
 
 
 def standard_errors(error: Exception, _context: dict[str, Any]) -> Response | None:
@@ -42,7 +39,7 @@ def standard_errors(error: Exception, _context: dict[str, Any]) -> Response | No
         return None
     code = error.default_code if not isinstance(error, ValidationError) else "invalid"
     detail = error.detail[0] if isinstance(error.detail, list) else error.detail
-    kind = type_of_error[isinstance(error, ValidationError)]
+    kind = "validation_error" if isinstance(error, ValidationError) else "client_error"
     body = {"type": kind, "errors": [{"code": code, "detail": str(detail), "attr": None}]}
     return Response(body, status=error.status_code)
 
@@ -62,7 +59,7 @@ class InternalView(APIView):  # type: ignore[misc]
     @property
     def tenant(self) -> Tenant:
         """Whose request it is; set by the middleware."""
-        tenant: Tenant = self.request._request.tenant
+        tenant: Tenant = self.request.tenant
         return tenant
 
     def handle_exception(self, exc: Exception) -> Response:
@@ -74,7 +71,7 @@ class InternalView(APIView):  # type: ignore[misc]
         return answer
 
     def _answer(self, exc: Exception) -> Response | None:
-        if isinstance(exc, Refusal):
+        if isinstance(exc, RefusedError):
             return Response(exc.body, status=exc.status, headers=exc.headers)
         if isinstance(exc, ValidationError) and isinstance(exc.detail, dict):
             return Response(exc.detail, status=400)

@@ -1,7 +1,7 @@
 """Sends Celery messages as the platform's backend does (contract section 1).
 
-The backend declares every queue as Celery does by default: classic, durable, a direct exchange of the same name. It is a
-program of its own and knows nothing of the workers' code, so neither does this.
+The backend declares every queue as Celery does by default: classic, durable, a direct exchange of the same name. It is
+a program of its own and knows nothing of the workers' code, so neither does this.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from django.conf import settings
 _LOGS_AT_ONCE = 10_000
 
 
-class ResultsUnavailable(Exception):
+class ResultsError(Exception):
     """Redis cannot be read; the text holds its address and never its password."""
 
 
@@ -46,4 +46,4 @@ def _ask(command: str, *args: Any) -> Any:
         return getattr(_redis(), command)(*args)
     except redis.RedisError as error:
         server = settings.SANDBOX.redis
-        raise ResultsUnavailable(f"Redis at {server.host}:{server.port} cannot be read: {error}") from error
+        raise ResultsError(f"Redis at {server.host}:{server.port} cannot be read: {error}") from error

@@ -18,7 +18,7 @@ from sandbox.backend.models import (
     ToolInstance,
     Workflow,
 )
-from sandbox.backend.tools.destination import BadTable, checked
+from sandbox.backend.tools.destination import TableError, checked
 
 TYPES = ("API", "ETL", "TASK")
 _NOTIFICATION_FIELDS = (
@@ -82,7 +82,7 @@ def _furnish(workflow: Workflow, wanted: dict[str, Any]) -> None:
         raise ValueError("source_folder is required, and must be an absolute path")
     try:
         table = checked(str(wanted.get("destination_table") or "documents"))
-    except BadTable as error:
+    except TableError as error:
         raise ValueError(str(error)) from error
     Endpoint.objects.create(
         workflow=workflow,

@@ -115,8 +115,8 @@ def resolve_staged(organization: Organization, path: str) -> Path | None:
 
 
 def unique_names(files: list[Staged]) -> dict[str, Staged]:
-    """Name -> file. Files are told apart by their name alone, so a name that comes again gets a number; ValueError for a
-    name too long for the database, which would fail in every worker that meets it."""
+    """Name -> file. Files are told apart by their name alone, so a name that comes again gets a number; ValueError for
+    a name too long for the database, which would fail in every worker that meets it."""
     named: dict[str, Staged] = {}
     for file in files:
         name, again = file.name, 1

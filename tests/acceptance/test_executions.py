@@ -19,7 +19,6 @@ from sandbox.stack import FOUR, Stack, wait_for
 from tests.acceptance.conftest import BACKEND, QUICK, Fleet
 
 pytestmark = pytest.mark.timeout(240)
-QUEUES = {"api": "celery_api_deployments", "general": "celery"}
 
 
 @pytest.fixture(autouse=True)
@@ -89,15 +88,18 @@ def test_two_hundred_documents_in_one_request(fleet: Fleet, tmp_path: Path) -> N
     nothing_is_left(stack)
 
 
-def test_tools_that_outlast_the_slice_hand_the_batch_back(fleet: Fleet, tmp_path: Path) -> None:
-    stack, driver = fleet
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_tools_that_outlast_the_slice_hand_the_batch_back(
+    broker: str, request: pytest.FixtureRequest, start_fleet: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    url = request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
+    stack, driver = start_fleet("all", broker_url=url)
     deployment = driver.deploy("slow", batches=2)
     driver.control("PUT", "switches", {"tool_seconds": 3.0})
     sent = documents(tmp_path, 4)
-    before = len(events(stack, "file_processing", "task_ended"))
     run = finish(driver, driver.post(deployment, sent))
     everything_completed(driver, deployment, run, sent)
-    ends = events(stack, "file_processing", "task_ended")[before:]
+    ends = [end for end in events(stack, "all", "task_ended") if end["task"] == "process_file_batch"]
     outcomes = Counter(end["outcome"] for end in ends)
     assert outcomes["handed_back"] >= 2
     assert set(outcomes) == {"handed_back", "succeeded"}
@@ -134,6 +136,7 @@ def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fl
     stack.start_backend(**BACKEND)
     stack.wait_until_ready()
     everything_completed(driver, deployment, finish(driver, run), sent)
+    assert "retried" in {end["outcome"] for end in events(stack, "file_processing", "task_ended")}
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
@@ -157,38 +160,66 @@ def test_a_killed_worker_s_batch_is_done_by_the_next(
     nothing_is_left(stack)
 
 
+def publish(stack: Stack, task: str, queue: str, args: list[Any]) -> None:
+    """Send a message as another program would: Celery's defaults, none of our code."""
+    with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher:
+        publisher.send_task(task, args=args, queue=queue, ignore_result=True)
+
+
+def pending_execution(driver: Driver, organization: str) -> tuple[dict[str, Any], Run]:
+    """An API execution that nobody has sent a message for."""
+    wanted = {"organization": organization, "workflow_type": "API", "name": organization}
+    made = driver.control("POST", "setup/", wanted)
+    body = {
+        "workflow_id": made["workflow_id"],
+        "pipeline_id": made["api_deployment_id"],
+        "mode": "QUEUE",
+        "scheduled": False,
+        "single_step": False,
+        "total_files": 0,
+        "log_events_id": str(uuid4()),
+        "tags": [],
+    }
+    created = driver.internal("POST", "v1/workflow-manager/execution/create/", made["organization_id"], body)
+    return made, Run(created["execution_id"])
+
+
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
 def test_a_message_at_the_wrong_worker_reaches_the_right_one(
     broker: str, request: pytest.FixtureRequest, start_fleet: Callable[..., Fleet]
 ) -> None:
     url = request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
     stack, driver = start_fleet(broker_url=url)
-    made = driver.control(
-        "POST", "setup/", {"organization": "wrong", "workflow_type": "API", "name": "wrong", "notifications": []}
-    )
-    created = driver.internal(
-        "POST",
-        "v1/workflow-manager/execution/create/",
-        made["organization_id"],
-        {
-            "workflow_id": made["workflow_id"],
-            "pipeline_id": made["api_deployment_id"],
-            "mode": "QUEUE",
-            "scheduled": False,
-            "single_step": False,
-            "total_files": 0,
-            "log_events_id": str(uuid4()),
-            "tags": [],
-        },
-    )
-    with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher:
-        args = [made["organization_id"], made["workflow_id"], created["execution_id"], {}]
-        publisher.send_task("async_execute_bin", args=args, queue="celery", ignore_result=True)
-    run = finish(driver, Run(created["execution_id"]), 30)
-    assert counts(run) == ("COMPLETED", 0, 0, 0)
+    made, run = pending_execution(driver, "wrong")
+    args = [made["organization_id"], made["workflow_id"], run.execution_id, {}]
+    publish(stack, "async_execute_bin", "celery", args)
+    assert counts(finish(driver, run, 30)) == ("COMPLETED", 0, 0, 0)
     assert [event["queue"] for event in events(stack, "general", "message_forwarded")] == ["celery_api_deployments"]
     (started,) = events(stack, "api_deployment", "execution_started")
-    assert started["execution_id"] == created["execution_id"]
+    assert started["execution_id"] == run.execution_id
+
+
+def test_a_failed_start_is_a_failure_and_leaves_the_execution_in_error(fleet: Fleet) -> None:
+    stack, driver = fleet
+    made, run = pending_execution(driver, "unreadable")
+    before = len(events(stack, "api_deployment", "task_ended"))
+    files = {"a.pdf": {"file_name": "a.pdf", "file_size": "big"}}
+    args = [made["organization_id"], made["workflow_id"], run.execution_id, files]
+    publish(stack, "async_execute_bin", "celery_api_deployments", args)
+    assert counts(finish(driver, run, 30)) == ("ERROR", 0, 0, 0)
+    assert "files.a.pdf.file_size" in run.execution["error_message"]
+    (ended,) = events(stack, "api_deployment", "task_ended")[before:]
+    assert ended["outcome"] == "failed"
+    nothing_is_left(stack)
+
+
+def test_a_message_that_names_no_execution_fails_loudly(fleet: Fleet) -> None:
+    stack, _ = fleet
+    before = len(events(stack, "api_deployment", "task_ended"))
+    publish(stack, "async_execute_bin", "celery_api_deployments", [])
+    wait_for(lambda: len(events(stack, "api_deployment", "task_ended")) > before, 20, "the message")
+    assert "missing" in events(stack, "api_deployment", "task_ended")[-1]["reason"]
+    assert events(stack, "api_deployment", "kick_off_dropped")
 
 
 @pytest.mark.parametrize("profiles", [FOUR, ("all",)], ids=["four", "all"])
@@ -239,26 +270,10 @@ def test_a_batch_of_another_publisher_is_processed(fleet: Fleet, tmp_path: Path)
     }
     before = len(events(stack, "file_processing", "task_ended"))
     callbacks = len(events(stack, "callback", "task_ended"))
-    with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher:
-        name = "workflow_manager.workflow_v2.file_execution_tasks.process_file_batch"
-        publisher.send_task(name, args=[batch], queue="file_processing", ignore_result=True)
+    name = "workflow_manager.workflow_v2.file_execution_tasks.process_file_batch"
+    publish(stack, name, "file_processing", [batch])
     wait_for(lambda: len(events(stack, "file_processing", "task_ended")) > before, 20, "the batch")
     ended = events(stack, "file_processing", "task_ended")[-1]
     assert (ended["outcome"], ended["task"]) == ("succeeded", name)
     assert len(events(stack, "callback", "task_ended")) == callbacks
     assert row["status"] == "COMPLETED"
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [([], "missing"), (["org", "wf", "ex", {"a.pdf": {"file_size": "big"}}], "files.a.pdf.file_name")],
-)
-def test_a_message_that_cannot_be_read_fails_loudly(fleet: Fleet, args: list[Any], said: str) -> None:
-    stack, _ = fleet
-    before = len(events(stack, "api_deployment", "task_ended"))
-    with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher:
-        publisher.send_task("async_execute_bin", args=args, queue="celery_api_deployments", ignore_result=True)
-    wait_for(lambda: len(events(stack, "api_deployment", "task_ended")) > before, 20, "the message")
-    ended = events(stack, "api_deployment", "task_ended")[-1]
-    assert ended["outcome"] == "failed"
-    assert said in ended["reason"]

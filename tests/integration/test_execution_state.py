@@ -64,13 +64,26 @@ def test_without_a_fan_in_nothing_is_recorded(state: ExecutionState) -> None:
     assert state.batch_results("unknown") == []
 
 
-def test_files_are_remembered_by_batch_and_position(state: ExecutionState) -> None:
+def test_files_are_remembered_by_their_places(state: ExecutionState) -> None:
     kept = FileResult(file="a", status=Status.ERROR, error="broken", execution_time=1.5)
-    state.record_file("ex", "0", 4, kept)
-    assert state.file_results("ex", "0", 5) == {4: kept}
-    assert state.file_results("ex", "0", 4) == {}
-    assert state.file_results("ex", "1", 5) == {}
-    assert state.file_results("ex", "0", 0) == {}
+    state.record_file("ex", "0/4", kept)
+    assert state.file_results("ex", ["0/3", "0/4", "1/4"]) == {"0/4": kept}
+    assert state.file_results("ex", []) == {}
+    assert state.file_results("other", ["0/4"]) == {}
+
+
+def test_the_first_start_of_a_file_counts(state: ExecutionState) -> None:
+    assert state.file_started("ex", "0/0", 5.5) == 5.5
+    assert state.file_started("ex", "0/0", 9.0) == 5.5
+    assert state.file_started("ex", "0/1", 9.0) == 9.0
+
+
+def test_a_callback_that_ran_already_is_not_remembered(state: ExecutionState) -> None:
+    state.open_fan_in("ex", FanIn(1, "t", "q", {}))
+    state.forget("ex")
+    state.callback_sent("ex")
+    state.open_fan_in("ex", FanIn(1, "t", "q", {}))
+    assert state.record_batch("ex", 0, result("a")) is not None
 
 
 def test_a_result_is_pushed_once(state: ExecutionState) -> None:
@@ -89,11 +102,13 @@ def test_the_first_reason_is_kept(state: ExecutionState) -> None:
 def test_forgetting_leaves_nothing(state: ExecutionState) -> None:
     state.open_fan_in("ex", FAN_IN)
     state.record_batch("ex", 0, result("a"))
-    state.record_file("ex", "0", 0, FileResult(file="a", status=Status.COMPLETED))
+    state.file_started("ex", "0/0", 1.0)
+    state.record_file("ex", "0/0", FileResult(file="a", status=Status.COMPLETED))
     state.fail("ex", "reason")
     state.forget("ex")
     assert state.failure("ex") is None
-    assert state.file_results("ex", "0", 1) == {}
+    assert state.file_results("ex", ["0/0"]) == {}
+    assert state.file_started("ex", "0/0", 2.0) == 2.0
     assert state.record_batch("ex", 0, result("a")) is None
 
 
@@ -110,11 +125,12 @@ def test_every_key_ends_with_the_execution_but_the_backends(redis_connection: "r
     state = ExecutionState(redis.Redis(connection_pool=redis_connection.connection_pool), DEADLINE)
     state.open_fan_in("ex", FAN_IN)
     state.record_batch("ex", 0, result("a"))
-    state.record_file("ex", "0", 0, FileResult(file="a", status=Status.COMPLETED))
+    state.file_started("ex", "0/0", 1.0)
+    state.record_file("ex", "0/0", FileResult(file="a", status=Status.COMPLETED))
     state.push_api_result("wf", "ex", "fe", {"file": "a", "status": "Success"})
     state.fail("ex", "reason")
     keys = sorted(redis_connection.scan_iter())
-    assert len(keys) == 6
+    assert len(keys) == 7
     for key in keys:
         lasts = redis_connection.ttl(key)
         assert (86_000 < lasts <= 86_400) if key == "api_results:wf:ex" else (DEADLINE < lasts <= DEADLINE + 3_600)

@@ -1,5 +1,6 @@
 """Batches and their files, over the fakes: every way a file can end, and where a later delivery goes on."""
 
+import time
 from typing import Any
 
 import pytest
@@ -67,6 +68,8 @@ def test_a_refusal_of_one_file_is_that_files_failure() -> None:
     app.backend.plans = {"a.txt": [BackendRefusedError("400: no", 400)]}
     result = process(app.call(**headers), batch)
     assert (result["successful_files"], result["errors"]) == (1, {"a.txt": "400: no"})
+    assert app.backend.files == {"fe-a.txt": "ERROR", "fe-b.txt": "COMPLETED"}
+    assert [item["status"] for item in app.state.results["api_results:wf:ex"]] == ["Failed", "Success"]
 
 
 def test_a_run_that_was_never_accepted_is_sent_again() -> None:
@@ -121,6 +124,15 @@ def test_a_batch_hands_itself_back_while_the_tools_run_beyond_its_slice() -> Non
         process(app.call(**headers), batch)
     assert app.sent == []
     assert process(app.call(**headers), batch)["successful_files"] == 1
+
+
+def test_a_file_that_takes_longer_than_a_file_may_ends_in_error() -> None:
+    app, batch, headers = app_with("a.txt", "b.txt", FILE_DEADLINE_SECONDS="60")
+    app.state.file_started("ex", "0/0", time.time() - 61)
+    app.backend.plans = {"a.txt": [running()]}
+    result = process(app.call(**headers), batch)
+    assert result["errors"] == {"a.txt": "the file ran out of time"}
+    assert app.backend.files == {"fe-a.txt": "ERROR", "fe-b.txt": "COMPLETED"}
 
 
 def test_a_batch_of_another_publisher_is_processed_and_returned() -> None:

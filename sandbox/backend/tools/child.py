@@ -1,7 +1,7 @@
 """The program in which documents are read: `python -m sandbox.backend.tools.child`.
 
-One JSON line in, `{"path", "mime_type"}`, one JSON line out, `{"result"}` or `{"error"}`; the end of its input ends it. It
-knows neither Django nor any key: what it reads comes from strangers.
+One JSON line in, `{"path", "mime_type"}`, one JSON line out, `{"result"}` or `{"error"}`; the end of its input ends it.
+It knows neither Django nor any key: what it reads comes from strangers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     threading.Thread(target=_read, args=(sys.stdin, requests), daemon=True).start()
     while True:
         request = json.loads(requests.get())
-        print(json.dumps(_run(request)), file=answers, flush=True)  # noqa: T201 (the protocol)
+        print(json.dumps(_run(request)), file=answers, flush=True)
 
 
 def _read(stream: IO[str], requests: queue.SimpleQueue[str]) -> None:
@@ -43,7 +43,8 @@ def _read(stream: IO[str], requests: queue.SimpleQueue[str]) -> None:
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     # Here and not above: the first document pays for the import, and the server starts without it.
-    from sandbox.extraction.tool import ExtractionError, extract  # noqa: PLC0415
+    from sandbox.extraction.document import ExtractionError  # noqa: PLC0415
+    from sandbox.extraction.tool import extract  # noqa: PLC0415
 
     try:
         return {"result": extract(Path(request["path"]), request["mime_type"])}

@@ -23,14 +23,14 @@ _made: set[str] = set()
 _making = threading.Lock()
 
 
-class BadTable(Exception):
+class TableError(Exception):
     """A name that is no table a workflow may write."""
 
 
 def checked(table: str) -> str:
     """The name, if it is one: it is put into SQL, where no parameter can stand."""
     if not _NAME.fullmatch(table) or table.lower().startswith(_RESERVED):
-        raise BadTable(f"{table!r} cannot be a destination table")
+        raise TableError(f"{table!r} cannot be a destination table")
     return table
 
 

@@ -23,7 +23,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
 
 
-class ToolFailure(Exception):
+class ToolError(Exception):
     """The tool could not do this document; the text is told to the worker."""
 
 
@@ -34,7 +34,7 @@ class ToolProcess:
         self._child: subprocess.Popen[str] | None = None
 
     def run(self, path: Path, mime_type: str | None, limit_seconds: float) -> dict[str, Any]:
-        """The extraction's answer, or ToolFailure."""
+        """The extraction's answer, or ToolError."""
         child = self._running()
         timed_out = threading.Event()
         timer = threading.Timer(limit_seconds, self._give_up, [child, timed_out])
@@ -46,10 +46,10 @@ class ToolProcess:
         if not line:
             self.kill()
             why = f"took longer than {limit_seconds:g} s" if timed_out.is_set() else "ended the tool's process"
-            raise ToolFailure(f"the document {why}")
+            raise ToolError(f"the document {why}")
         answer = cast("dict[str, Any]", json.loads(line))
         if "error" in answer:
-            raise ToolFailure(answer["error"])
+            raise ToolError(answer["error"])
         return cast("dict[str, Any]", answer["result"])
 
     def kill(self) -> None:

@@ -24,7 +24,7 @@ from sandbox.backend.staging import resolve_staged
 from sandbox.backend.switches import switchboard
 from sandbox.backend.tools import destination
 from sandbox.backend.tools.pool import pool
-from sandbox.backend.tools.process import ToolFailure
+from sandbox.backend.tools.process import ToolError
 from sandbox.backend.views.workflows import ends
 
 
@@ -37,7 +37,7 @@ class Job:
     mime_type: str | None
 
 
-class StoppedRun(Exception):
+class StoppedError(Exception):
     """The server is stopping: the claim stays as it is, for the next process."""
 
 
@@ -81,15 +81,15 @@ def _carry_out(job: Job) -> None:
     begun = time.monotonic()
     switches = switchboard.current
     if switches.tool_seconds and pool().stopping.wait(switches.tool_seconds):
-        raise StoppedRun
+        raise StoppedError
     try:
         result, metadata = _use_tool(job, switches.tool)
         outcome: dict[str, Any] = {"state": COMPLETED, "result": result, "metadata": metadata}
-    except ToolFailure as error:
+    except ToolError as error:
         outcome = {"state": ERROR, "error": str(error), "metadata": {"tool": switches.tool}}
     outcome["execution_time"] = round(time.monotonic() - begun, 3)
     if pool().stopping.is_set():
-        raise StoppedRun
+        raise StoppedError
     _finish(job, outcome)
 
 
@@ -115,7 +115,7 @@ def _locate(job: Job) -> Path:
     else:
         path = resolve_source(ends(workflow)["SOURCE"], job.path)
     if path is None:
-        raise ToolFailure(f"there is no file {job.path!r}")
+        raise ToolError(f"there is no file {job.path!r}")
     return path
 
 
@@ -128,7 +128,7 @@ def _finish(job: Job, outcome: dict[str, Any]) -> None:
             if table and outcome["state"] == COMPLETED:
                 destination.write(table, job.file.pk, job.file.file_name, outcome["result"])
             _settle(job.file.pk, outcome)
-    except (DatabaseError, destination.BadTable) as error:
+    except (DatabaseError, destination.TableError) as error:
         log.warning("file %s: the destination refused it: %s", job.file.pk, error)
         _settle(job.file.pk, {"state": ERROR, "error": f"destination: {error}", "metadata": {}})
 
@@ -138,7 +138,7 @@ def _settle(key: uuid.UUID, outcome: dict[str, Any]) -> None:
 
 
 def _broken(key: uuid.UUID, error: BaseException) -> None:
-    if isinstance(error, StoppedRun):
+    if isinstance(error, StoppedError):
         return
     log.error("file %s: the tool broke", key, exc_info=error)
     _settle(key, {"state": ERROR, "error": f"the tool broke: {type(error).__name__}: {error}", "metadata": {}})

@@ -8,7 +8,7 @@ from django.shortcuts import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from sandbox.backend.http import InternalView, Refusal
+from sandbox.backend.http import InternalView, RefusedError
 from sandbox.backend.models import Configuration, Organization
 from sandbox.backend.tenancy import find_organization
 
@@ -79,5 +79,5 @@ def configured(organization: Organization, key: str) -> Any:
     return own.value if own else DEFAULTS[key]
 
 
-def _failure(status: int, message: str, **more: Any) -> Refusal:
-    return Refusal(status, {"success": False, "error": message, **more})
+def _failure(status: int, message: str, **more: Any) -> RefusedError:
+    return RefusedError(status, {"success": False, "error": message, **more})

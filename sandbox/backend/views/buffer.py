@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import publisher
-from sandbox.backend.http import INTERNAL_ERROR_MESSAGE, InternalView, Refusal, body_of, log
+from sandbox.backend.http import INTERNAL_ERROR_MESSAGE, InternalView, RefusedError, body_of, log
 from sandbox.backend.models import PENDING, BufferRow, Notification
 from sandbox.backend.tenancy import as_uuid
 from sandbox.backend.views.basics import configured
@@ -41,7 +41,7 @@ class Enqueue(InternalView):
         body = body_of(request)
         missing = [name for name in _NEEDED if name not in body]
         if missing:
-            raise Refusal(400, {"status": "error", "message": f"Missing required fields: {', '.join(missing)}"})
+            raise RefusedError(400, {"status": "error", "message": f"Missing required fields: {', '.join(missing)}"})
         row = Notification.objects.select_related("pipeline__organization", "api__organization").get(
             pk=as_uuid(body["notification_id"])
         )
@@ -159,7 +159,7 @@ class Mark(InternalView):
         body = body_of(request)
         if not (body.get("buffer_row_ids") and body.get("organization_id")):
             message = "buffer_row_ids and organization_id are required"
-            raise Refusal(400, {"status": "error", "message": message})
+            raise RefusedError(400, {"status": "error", "message": message})
         rows = BufferRow.objects.filter(
             pk__in=[as_uuid(item) for item in body["buffer_row_ids"]],
             organization_id=int(body["organization_id"]),

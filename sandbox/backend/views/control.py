@@ -1,4 +1,4 @@
-"""Everything under `/sandbox/`: setting up, watching, counting, and switching faults on. None of it is the platform's."""
+"""Everything under `/sandbox/`: setting up, watching, counting, switching faults on. None of it is the platform's."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from sandbox.backend.http import InternalView, Refusal, body_of, refuse
+from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import COMPLETED, EXECUTING, FileExecution, ToolRun
 from sandbox.backend.tenancy import as_uuid
 from sandbox.backend.tools import runs
@@ -52,7 +52,7 @@ class ExecuteFile(InternalView):
     def _accept(file: FileExecution, file_data: dict[str, Any]) -> None:
         """The place first, the claim second: a claim without a place would be a file that nobody runs."""
         if not pool().reserve():
-            raise Refusal(503, {"error": "All tools are busy"}, {"Retry-After": RETRY_AFTER_SECONDS})
+            raise RefusedError(503, {"error": "All tools are busy"}, {"Retry-After": RETRY_AFTER_SECONDS})
         claimed = False
         try:
             claimed = runs.claim(file)

@@ -14,7 +14,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from sandbox.backend.http import INTERNAL_ERROR, InternalView, Refusal, body_of, refuse
+from sandbox.backend.http import INTERNAL_ERROR, InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import STATUSES, TERMINAL, Execution, FileExecution, Usage, Workflow
 from sandbox.backend.representations import execution_row, file_row_of_execution, workflow_definition
 from sandbox.backend.tenancy import Tenant, as_uuid
@@ -67,7 +67,7 @@ class ExecutionDetail(InternalView):
             raise refuse(404, "WorkflowExecution not found")
         tenant = self.tenant
         if tenant.header is not None and row.workflow.organization != tenant.organization:
-            raise Refusal(500, self.failure_body or {})
+            raise RefusedError(500, self.failure_body or {})
         query = request.query_params
         answer = self._describe(row, tenant)
         with_files = query.get("file_execution", "true").lower() != "false"
@@ -199,8 +199,8 @@ class ExecutionCreate(InternalView):
 class ExecutionBroken(InternalView):
     """GET `v1/workflow-manager/execution/{id}/`: always 500 in the real backend, `metrics` with it."""
 
-    def get(self, _request: Request, execution_id: str) -> Response:
-        raise Refusal(500, INTERNAL_ERROR)
+    def get(self, _request: Request, **_path: str) -> Response:
+        raise RefusedError(500, INTERNAL_ERROR)
 
 
 class ExecutionsStatus(InternalView):
@@ -219,7 +219,7 @@ class ExecutionsStatus(InternalView):
             for update in updates:
                 try:
                     done.append(self._update(update))
-                except (Refusal, DatabaseError, ValueError, TypeError) as error:
+                except (RefusedError, DatabaseError, ValueError, TypeError) as error:
                     failed.append({"execution_id": update.get("execution_id"), "error": reason(error)})
         answer = {"successful_updates": done, "failed_updates": failed, "total_processed": len(updates)}
         return Response(answer)
@@ -253,7 +253,7 @@ def valid_uuid(text: Any) -> uuid.UUID:
 
 def reason(error: Exception) -> str:
     """What a batch says of one failed item."""
-    return str(error.body["error"]) if isinstance(error, Refusal) else str(error)
+    return str(error.body["error"]) if isinstance(error, RefusedError) else str(error)
 
 
 class IncrementFiles(InternalView):

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import files, publisher
-from sandbox.backend.http import InternalView, Refusal, body_of, refuse
+from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import ACTIVE, PENDING, Execution, FileExecution
 from sandbox.backend.representations import zulu
 from sandbox.backend.tenancy import as_uuid
@@ -171,7 +171,7 @@ class CheckActive(InternalView):
 
 def _uuid_of(item: dict[str, Any]) -> str:
     if not item.get("uuid"):
-        raise Refusal(400, {"error": "Each file must have 'uuid' field"})
+        raise RefusedError(400, {"error": "Each file must have 'uuid' field"})
     return str(item["uuid"])
 
 

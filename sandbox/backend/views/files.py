@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import files
-from sandbox.backend.http import InternalView, Refusal, body_of, refuse
+from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import COMPLETED, STATUSES, TERMINAL, Execution, FileExecution
 from sandbox.backend.representations import file_row
 from sandbox.backend.tenancy import Tenant, as_uuid
@@ -141,7 +141,7 @@ class _Batch(InternalView):
             for item in items:
                 try:
                     done.append(self.one(item))
-                except (Refusal, DatabaseError, ValueError, TypeError) as error:
+                except (RefusedError, DatabaseError, ValueError, TypeError) as error:
                     failed.append({**self.named(item), "error": reason(error)})
         answer = {self.done_name: done, self.failed_name: failed, "total_processed": len(items)}
         return Response(answer, status=self.status_code)

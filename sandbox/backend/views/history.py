@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import histories
-from sandbox.backend.http import InternalView, Refusal, body_of, refuse
+from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import COMPLETED, FileHistory, Workflow
 from sandbox.backend.representations import MAX_EXECUTION_COUNT, history, history_written
 from sandbox.backend.tenancy import Tenant, as_uuid, find_organization
@@ -186,7 +186,7 @@ class HistoryReserve(InternalView):
                 }
             )
         message = "File already reserved by another worker"
-        raise Refusal(409, {"reserved": False, "already_reserved": True, "message": message})
+        raise RefusedError(409, {"reserved": False, "already_reserved": True, "message": message})
 
 
 class HistoryCheckBatch(InternalView):

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import results
-from sandbox.backend.http import InternalView, Refusal, body_of, log
+from sandbox.backend.http import InternalView, RefusedError, body_of, log
 from sandbox.backend.models import Execution, LogRecord, Usage
 from sandbox.backend.tenancy import as_uuid, uuid_or_none
 
@@ -180,7 +180,7 @@ class EmitWebsocket(InternalView):
         body = body_of(request)
         if not (body.get("room") and body.get("event")):
             message = "Missing required fields: room and event are required"
-            raise Refusal(400, {"status": "error", "message": message})
+            raise RefusedError(400, {"status": "error", "message": message})
         return Response(
             {
                 "status": "success",

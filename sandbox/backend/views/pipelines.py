@@ -9,7 +9,7 @@ from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from sandbox.backend.http import INTERNAL_ERROR_MESSAGE, InternalView, Refusal, body_of, refuse
+from sandbox.backend.http import INTERNAL_ERROR_MESSAGE, InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import ApiDeployment, Pipeline
 from sandbox.backend.representations import deployment, deployment_as_pipeline, pipeline
 from sandbox.backend.tenancy import Tenant, as_uuid
@@ -39,7 +39,7 @@ class PipelineDetail(InternalView):
     def get(self, _request: Request, pipeline_id: str) -> Response:
         row = find(self.tenant, pipeline_id)
         if row is None:
-            raise Refusal(404, {"status": "error", "message": "Pipeline not found"})
+            raise RefusedError(404, {"status": "error", "message": "Pipeline not found"})
         shown = pipeline(row) if isinstance(row, Pipeline) else deployment_as_pipeline(row)
         return Response({"status": "success", "pipeline": shown})
 
@@ -47,7 +47,7 @@ class PipelineDetail(InternalView):
         body = body_of(request)
         row = find(self.tenant, pipeline_id)
         if row is None:
-            raise Refusal(404, {"status": "error", "message": "Pipeline or API deployment not found"})
+            raise RefusedError(404, {"status": "error", "message": "Pipeline or API deployment not found"})
         status, is_end = str(body["status"]), bool(body.get("is_end", False))
         answer: dict[str, Any] = {"status": "success", "pipeline_id": pipeline_id, "new_status": status}
         if isinstance(row, ApiDeployment):

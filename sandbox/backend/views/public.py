@@ -1,7 +1,7 @@
 """The public side: what a user of the platform calls, with the key of a deployment or pipeline.
 
-POST `/deployment/api/{organization}/{api_name}/` starts an execution on uploaded documents, GET with `execution_id` fetches
-its results; POST and GET `/pipeline/api/{organization}/{pipeline_id}/` do the same for a source folder.
+POST `/deployment/api/{organization}/{api_name}/` starts an execution on uploaded documents, GET with `execution_id`
+fetches its results; POST and GET `/pipeline/api/{organization}/{pipeline_id}/` do the same for a source folder.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class DeploymentApi(_Public):
         execution_id = uuid.uuid4()
         folder = staging.folder_of(deployment.organization, execution_id)
         # Before the body is touched: parsing is what writes the files.
-        request._request.upload_handlers = [staging.StagingHandler(folder)]
+        request.upload_handlers = [staging.StagingHandler(folder)]
         form = request.data
         wait = _seconds(form.get("timeout"))
         files = _files(request)
@@ -210,7 +210,7 @@ def _outcome(row: Execution, owner: ApiDeployment, unfinished: int) -> Response:
         return Response(_started(row, owner), status=unfinished)
     try:
         found = results.read(row.workflow_id, row.id)
-    except results.ResultsUnavailable as error:
+    except results.ResultsError as error:
         log.error("results of execution %s: %s", row.id, error)
         raise refuse(503, str(error)) from error
     if row.status != COMPLETED:

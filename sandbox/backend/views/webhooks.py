@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import publisher
-from sandbox.backend.http import INTERNAL_ERROR_MESSAGE, InternalView, Refusal, body_of, refuse
+from sandbox.backend.http import INTERNAL_ERROR_MESSAGE, InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import ERROR, STOPPED, ApiDeployment, Execution, Notification, Pipeline
 from sandbox.backend.representations import notification, zulu
 from sandbox.backend.tenancy import as_uuid
@@ -28,7 +28,7 @@ class PipelineNotifications(InternalView):
     def get(self, request: Request, pipeline_id: str) -> Response:
         row = find(self.tenant, pipeline_id)
         if row is None:
-            raise Refusal(404, {"status": "error", "message": "Pipeline or API deployment not found"})
+            raise RefusedError(404, {"status": "error", "message": "Pipeline or API deployment not found"})
         api = isinstance(row, ApiDeployment)
         answer = {
             "status": "success",

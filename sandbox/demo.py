@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import click
 
 from sandbox.demo_view import View
 from sandbox.driver import Driver, Run
 from sandbox.extraction.document import SUPPORTED
-from sandbox.stack import FOUR, Stack, StackError
+from sandbox.stack import FOUR, Stack, StackError, listens
 
 _SAMPLES = Path(__file__).parent / "samples"
 # The samples that cannot be read, and are there to show how that ends.
 _DAMAGED = frozenset({"damaged.pdf"})
+_BROKERS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
+_DATABASES = {"postgresql": 5432, "postgres": 5432}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, name="demo")
@@ -57,8 +60,7 @@ def demo(files: tuple[Path, ...], output: Path | None, **options: Any) -> None:
     Exit code: 0 if every file ended as it should, 3 if some failed, 2 on a wrong call.
     """
     documents = _documents(files or _samples())
-    if output is not None and not output.resolve().parent.is_dir():
-        raise click.UsageError(f"--output: there is no folder {output.resolve().parent}")
+    _check(output, options["broker"], options["database_url"])
     _end_with_parent()
     try:
         report = _run(documents, _Options(**options))
@@ -74,6 +76,20 @@ def demo(files: tuple[Path, ...], output: Path | None, **options: Any) -> None:
 
 def _as_it_should(row: Mapping[str, Any], damaged: frozenset[str]) -> bool:
     return bool(row["status"] == ("ERROR" if row["file"] in damaged else "COMPLETED"))
+
+
+def _check(output: Path | None, broker: str | None, database_url: str | None) -> None:
+    """Name what would fail later, before anything starts."""
+    if output is not None and not os.access(output.resolve().parent, os.W_OK):
+        raise click.UsageError(f"--output: {output.resolve().parent} is not a folder that can be written to")
+    for option, url, ports in (("--broker", broker, _BROKERS), ("--database-url", database_url, _DATABASES)):
+        parts = urlsplit(url or "")
+        if url and parts.scheme not in ports:
+            raise click.UsageError(
+                f"{option}: its address must begin with {' or '.join(f'{name}://' for name in ports)}"
+            )
+        if url and not listens(parts.hostname or "127.0.0.1", parts.port or ports[parts.scheme]):
+            raise click.UsageError(f"{option}: nothing answers at {parts.hostname}:{parts.port or ports[parts.scheme]}")
 
 
 def _samples() -> list[Path]:

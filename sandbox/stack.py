@@ -20,6 +20,7 @@ from sandbox.keeper import kill_group
 
 _ROOT = Path(__file__).resolve().parent.parent
 _READY = '"worker_ready"'
+_LOOK_SECONDS = 0.05
 FOUR = ("api_deployment", "general", "file_processing", "callback")
 
 
@@ -146,14 +147,20 @@ class Stack:
         Raises:
             StackError: a part ended instead, or took too long.
         """
-        for name, part in self.parts.items():
-            wait_for(lambda name=name, part=part: self._ready(name, part), seconds, f"{name} to be ready", self.check)
+        until = time.monotonic() + seconds
+        for part in self.parts.values():
+            while not self._ready(part):
+                self.check()
+                if time.monotonic() > until:
+                    raise StackError(
+                        f"{part.name} was not ready within {seconds:g} s; the end of its log:\n{part.tail()}"
+                    )
+                time.sleep(_LOOK_SECONDS)
 
-    def _ready(self, name: str, part: Part) -> bool:
-        if name == "redis":
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.redis_port)) == 0
-        if name == "backend":
+    def _ready(self, part: Part) -> bool:
+        if part.name == "redis":
+            return listens("127.0.0.1", self.redis_port)
+        if part.name == "backend":
             return (self.folder / "backend.ready").exists()
         return _READY in part.log.read_text(errors="replace")
 
@@ -184,15 +191,22 @@ def _answers(pid: int) -> bool:
     return True
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, what: str, check: Callable[[], None] | None = None) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
     """Wait for a condition, asked often; StackError when the time is over."""
     until = time.monotonic() + seconds
     while not condition():
-        if check is not None:
-            check()
         if time.monotonic() > until:
             raise StackError(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(0.05)
+        time.sleep(_LOOK_SECONDS)
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        with socket.create_connection((host, port), timeout=3):
+            return True
+    except OSError:
+        return False
 
 
 def free_ports(count: int) -> list[int]:

@@ -4,7 +4,6 @@ Where a service is not found, its tests skip with the reason; with REQUIRE_SERVI
 """
 
 import os
-import socket
 from collections.abc import Iterator
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -13,10 +12,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 import redis
-from kombu import Connection, Exchange, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 
 from config.workers import PROFILES
-from sandbox.stack import Stack
+from sandbox.stack import Stack, listens
 
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
@@ -29,11 +29,9 @@ def missing(service: str, variable: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def listens(url: str, port: int) -> bool:
+def answers(url: str, port: int) -> bool:
     parts = urlsplit(url)
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        return probe.connect_ex((parts.hostname or "127.0.0.1", parts.port or port)) == 0
+    return listens(parts.hostname or "127.0.0.1", parts.port or port)
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +54,7 @@ def redis_connection(redis_url: str) -> Iterator["redis.Redis"]:
 @pytest.fixture
 def rabbitmq_url() -> Iterator[str]:
     """RabbitMQ, with our queues empty before and gone afterwards."""
-    if not listens(RABBITMQ, 5672):
+    if not answers(RABBITMQ, 5672):
         missing("RabbitMQ", "TEST_RABBITMQ_URL")
     _delete_queues()
     yield RABBITMQ
@@ -73,7 +71,7 @@ def _delete_queues() -> None:
 @pytest.fixture
 def postgresql_url() -> Iterator[str]:
     """The address of a PostgreSQL database that exists for one test; its user of the server creates it."""
-    if not listens(POSTGRESQL, 5432):
+    if not answers(POSTGRESQL, 5432):
         missing("PostgreSQL", "TEST_POSTGRESQL_URL")
     name = f"workers_test_{uuid4().hex}"
     with psycopg.connect(POSTGRESQL, autocommit=True) as connection:

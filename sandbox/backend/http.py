@@ -18,6 +18,7 @@ from sandbox.backend.tenancy import Tenant
 
 log = logging.getLogger("sandbox.backend")
 
+
 class RefusedError(Exception):
     """A request is refused: the status and the body as they go out."""
 

@@ -46,18 +46,18 @@ def setup(wanted: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("organization and name are required")
     with transaction.atomic():
         organization = _organization(names[0], wanted)
-        workflow, made = Workflow.objects.get_or_create(
+        workflow, _ = Workflow.objects.get_or_create(
             organization=organization, name=names[1], workflow_type=kind, defaults={"description": "sandbox"}
         )
-        if made:
-            _furnish(workflow, wanted)
-        ToolInstance.objects.filter(workflow=workflow).update(valid=bool(wanted.get("tools_valid", True)))
+        _furnish(workflow, wanted)
+        _tool(workflow, bool(wanted.get("tools_valid", True)))
         owner = _owner(workflow)
         _notifications(owner, wanted.get("notifications"))
     return _answer(workflow, owner)
 
 
 def _organization(name: str, wanted: dict[str, Any]) -> Organization:
+    row: Organization
     row, _ = Organization.objects.get_or_create(organization_id=name, defaults={"display_name": name.title()})
     # Events go out at the next `buffer/process/`, unless the test is about waiting.
     values = {"NOTIFICATION_CLUB_INTERVAL": wanted.get("notification_club_interval", 0)}
@@ -69,13 +69,10 @@ def _organization(name: str, wanted: dict[str, Any]) -> Organization:
 
 
 def _furnish(workflow: Workflow, wanted: dict[str, Any]) -> None:
-    """The two ends of a new workflow and its one tool."""
-    adapter = str(uuid.uuid4())
-    metadata = {"X2TEXT-1": adapter, "tenant_id": workflow.organization.organization_id, "extractorId": adapter}
-    ToolInstance.objects.create(workflow=workflow, tool_id="text_extractor", version="0.0.76", metadata=metadata)
+    """The two ends of a workflow; for one that is there already, its folder and table may change."""
     if workflow.workflow_type == "API":
         for end in ("SOURCE", "DESTINATION"):
-            Endpoint.objects.create(workflow=workflow, endpoint_type=end, connection_type="API")
+            _end(workflow, end, {"connection_type": "API"})
         return
     folder = Path(str(wanted.get("source_folder") or ""))
     if not folder.is_absolute():
@@ -84,31 +81,35 @@ def _furnish(workflow: Workflow, wanted: dict[str, Any]) -> None:
         table = checked(str(wanted.get("destination_table") or "documents"))
     except TableError as error:
         raise ValueError(str(error)) from error
-    Endpoint.objects.create(
-        workflow=workflow,
-        endpoint_type="SOURCE",
-        connection_type="FILESYSTEM",
-        configuration={
-            "folders": ["/"],
-            "maxFiles": int(wanted.get("max_files") or 100_000),
-            "fileExtensions": [],
-            "processSubDirectories": True,
-        },
-        connector=_connector("folder", {"path": str(folder)}),
-        folder=str(folder),
-    )
-    Endpoint.objects.create(
-        workflow=workflow,
-        endpoint_type="DESTINATION",
-        connection_type="DATABASE",
-        configuration={
-            "table": table,
-            "columnMode": "Write JSON to a single column",
-            "includeAgent": False,
-            "singleColumnName": "data",
-        },
-        connector=_connector("database", {"schema": "public"}),
-    )
+    source = {
+        "folders": ["/"],
+        "maxFiles": int(wanted.get("max_files") or 100_000),
+        "fileExtensions": [],
+        "processSubDirectories": True,
+    }
+    destination = {
+        "table": table,
+        "columnMode": "Write JSON to a single column",
+        "includeAgent": False,
+        "singleColumnName": "data",
+    }
+    connector = _connector("folder", {"path": str(folder)})
+    values = {"connection_type": "FILESYSTEM", "configuration": source, "connector": connector, "folder": str(folder)}
+    _end(workflow, "SOURCE", values)
+    connector = _connector("database", {"schema": "public"})
+    values = {"connection_type": "DATABASE", "configuration": destination, "connector": connector}
+    _end(workflow, "DESTINATION", values)
+
+
+def _end(workflow: Workflow, kind: str, values: dict[str, Any]) -> None:
+    Endpoint.objects.update_or_create(workflow=workflow, endpoint_type=kind, defaults=values)
+
+
+def _tool(workflow: Workflow, valid: bool) -> None:
+    adapter = str(uuid.uuid4())
+    metadata = {"X2TEXT-1": adapter, "tenant_id": workflow.organization.organization_id, "extractorId": adapter}
+    create = {"tool_id": "text_extractor", "version": "0.0.76", "metadata": metadata, "valid": valid}
+    ToolInstance.objects.update_or_create(workflow=workflow, defaults={"valid": valid}, create_defaults=create)
 
 
 def _connector(kind: str, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +119,7 @@ def _connector(kind: str, metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _owner(workflow: Workflow) -> ApiDeployment | Pipeline:
     """The deployment or pipeline in front of a workflow."""
+    row: ApiDeployment | Pipeline
     if workflow.workflow_type == "API":
         defaults = {"api_name": api_name(workflow.name), "display_name": workflow.name, "description": "sandbox"}
         row, _ = ApiDeployment.objects.get_or_create(

@@ -41,7 +41,7 @@ class SwitchBoard:
         self.current = Switches()
 
     def change(self, values: dict[str, Any]) -> Switches:
-        """Set what `values` names, leave the rest; `{"reset": true}` clears all first. ValueError names what is wrong."""
+        """Set what `values` names, leave the rest; `reset` clears all first. ValueError names what is wrong."""
         values = dict(values)
         base = Switches() if values.pop("reset", False) else self.current
         _check(values)

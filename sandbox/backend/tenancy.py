@@ -17,13 +17,21 @@ from django.db.models import Q, QuerySet
 from sandbox.backend.models import ApiDeployment, Execution, FileExecution, Organization, Pipeline, Workflow
 
 
+_known: dict[str, Organization] = {}
+
+
 def find_organization(identifier: str | None) -> Organization | None:
-    """By string id first, then by numeric key."""
+    """By string id first, then by numeric key. What is found is kept: organizations are made and never changed, and
+    every request asks for one."""
     if not identifier:
         return None
+    if identifier in _known:
+        return _known[identifier]
     by_key = Q(pk=int(identifier)) if identifier.isdecimal() and len(identifier) < 18 else Q(pk__in=[])
     found = list(Organization.objects.filter(Q(organization_id=identifier) | by_key))
     found.sort(key=lambda row: row.organization_id != identifier)
+    if found:
+        _known[identifier] = found[0]
     return found[0] if found else None
 
 

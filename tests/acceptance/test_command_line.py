@@ -65,6 +65,23 @@ def test_the_demo_names_what_it_cannot_take_before_anything_starts(tmp_path: Pat
     assert ran.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--broker", "sqs://x"), "--broker: its address must begin with amqp://"),
+        (("--broker", "amqp://guest:guest@127.0.0.1:1//"), "--broker: nothing answers at 127.0.0.1:1"),
+        (("--database-url", "mysql://x"), "--database-url: its address must begin with postgresql://"),
+        (("--output", "/nowhere/report.json"), "--output: /nowhere is not a folder that can be written to"),
+        (("--batches", "0"), "'--batches'"),
+        (("--workers", "three"), "'--workers'"),
+    ],
+)
+def test_the_demo_names_a_wrong_option_before_anything_starts(arguments: tuple[str, ...], said: str) -> None:
+    ran = workers("demo", *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert said in ran.stderr
+
+
 def test_without_the_sandbox_the_demo_says_where_it_is() -> None:
     script = (
         "import sys\n"

@@ -60,7 +60,10 @@ def test_counts_always_add_up(sizes: list[tuple[int, int]], extra: int) -> None:
 
 
 def end(app: FakeApp, results: Any) -> dict[str, Any]:
-    return run(app.call(), results, execution_id="ex", organization_id="org", pipeline_id="pipe", unknown=1)
+    answer: dict[str, Any] = run(
+        app.call(), results, execution_id="ex", organization_id="org", pipeline_id="pipe", unknown=1
+    )
+    return answer
 
 
 def test_an_api_execution_ends_with_status_and_counts_in_one_write() -> None:

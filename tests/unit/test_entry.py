@@ -16,7 +16,10 @@ API_QUEUE = "celery_api_deployments"
 
 
 def start(app: FakeApp, files: Any = None, **options: Any) -> dict[str, Any]:
-    return run(app.call("async_execute_bin", queue=API_QUEUE), "org", "wf", "ex", files or FILES, **options)
+    answer: dict[str, Any] = run(
+        app.call("async_execute_bin", queue=API_QUEUE), "org", "wf", "ex", files or FILES, **options
+    )
+    return answer
 
 
 def test_an_api_execution_is_fanned_out_in_the_backends_number_of_batches() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, close_old_connections, connection, transaction
 from django.utils import timezone
 
 from sandbox.backend.http import log
@@ -41,21 +41,18 @@ class StoppedError(Exception):
     """The server is stopping: the claim stays as it is, for the next process."""
 
 
-def running_here(run: ToolRun) -> bool:
-    """Whether the claim is held by this very process."""
-    return run.state == EXECUTING and run.instance == pool().instance
-
-
 def abandoned(run: ToolRun) -> bool:
     """Whether the process that held the claim is gone."""
-    return run.state == EXECUTING and run.instance != pool().instance
+    return bool(run.state == EXECUTING and run.instance != pool().instance)
 
 
 def claim(file: FileExecution) -> bool:
     """Take the claim and set the file EXECUTING, in one transaction. False: it is taken, or the run is over."""
     with transaction.atomic():
-        # The file's row is what two requests for a file that has no run yet can both lock.
-        FileExecution.objects.select_for_update().get(pk=file.pk)
+        # The file's row is what two requests for a file that has no run yet can both lock. SQLite needs no lock on
+        # a row: its transactions begin with one on everything.
+        if connection.features.has_select_for_update:
+            FileExecution.objects.select_for_update().get(pk=file.pk)
         run = ToolRun.objects.filter(pk=file.pk).first()
         now = timezone.now()
         if run is None:

@@ -20,7 +20,7 @@ from sandbox.backend.http import INTERNAL_ERROR_MESSAGE, InternalView, RefusedEr
 from sandbox.backend.models import PENDING, BufferRow, Notification
 from sandbox.backend.tenancy import as_uuid
 from sandbox.backend.views.basics import configured
-from sandbox.backend.views.webhooks import request_headers
+from sandbox.backend.views.sending import request_headers
 
 DISPATCHING = "DISPATCHING"
 DEAD_LETTER = "DEAD_LETTER"

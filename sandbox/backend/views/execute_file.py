@@ -27,9 +27,11 @@ class ExecuteFile(InternalView):
         body = body_of(request)
         file_data = body.get("file_data") or {}
         file = self._file(request, body, file_data)
-        run = ToolRun.objects.filter(pk=file.pk).first()
+        run: ToolRun | None = getattr(file, "tool_run", None)
         if run is None or runs.abandoned(run):
             self._accept(file, file_data)
+        elif run.state != EXECUTING:
+            return describe(run)
         pool().wait(file.pk, settings.SANDBOX.tool_wait_seconds)
         return describe(ToolRun.objects.get(pk=file.pk))
 
@@ -38,7 +40,7 @@ class ExecuteFile(InternalView):
         if not key or key != str(file_data.get("file_execution_id")):
             message = "Idempotency-Key is required, and must be the file_execution_id of file_data"
             raise refuse(400, message)
-        rows = self.tenant.files().select_related("execution__workflow__organization")
+        rows = self.tenant.files().select_related("execution__workflow__organization", "tool_run")
         row: FileExecution | None = rows.filter(pk=as_uuid(key)).first()
         if row is None:
             raise refuse(404, f"File execution {key} not found")

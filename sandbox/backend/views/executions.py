@@ -1,13 +1,12 @@
-"""Executions: reading, creating, and the two ways of writing a status (contract section 2)."""
+"""Executions: reading, creating, and writing a status (contract section 2)."""
 
 from __future__ import annotations
 
 import uuid
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.db import DatabaseError, transaction
-from django.db.models import F, Sum
+from django.db import transaction
+from django.db.models import Sum
 from django.http import Http404
 from django.utils import timezone
 from rest_framework import serializers
@@ -82,7 +81,8 @@ class ExecutionDetail(InternalView):
     def _describe(row: Execution, tenant: Tenant) -> dict[str, Any]:
         workflow: Workflow = row.workflow
         # A request without the header sees the execution, but neither its pipeline nor its ends.
-        pipeline = find(tenant, row.pipeline_id) if row.pipeline_id else None
+        api = workflow.workflow_type == "API"
+        pipeline = find(tenant, row.pipeline_id, api_first=api) if row.pipeline_id else None
         known = tenant.organization is not None
         ends = {end.endpoint_type: end for end in workflow.endpoints.all()} if known else {}
         return {
@@ -201,77 +201,3 @@ class ExecutionBroken(InternalView):
 
     def get(self, _request: Request, **_path: str) -> Response:
         raise RefusedError(500, INTERNAL_ERROR)
-
-
-class ExecutionsStatus(InternalView):
-    """POST `v1/workflow-manager/batch-status-update/`: one database error undoes the whole batch, and the answer
-    still names every row; an illegal status is stored, and reported as refused."""
-
-    failure = "Failed to process batch status update"
-
-    def post(self, request: Request) -> Response:
-        updates = body_of(request).get("updates")
-        if not updates:
-            raise refuse(400, "updates list is required")
-        done: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        with transaction.atomic():
-            for update in updates:
-                try:
-                    done.append(self._update(update))
-                except (RefusedError, DatabaseError, ValueError, TypeError) as error:
-                    failed.append({"execution_id": update.get("execution_id"), "error": reason(error)})
-        answer = {"successful_updates": done, "failed_updates": failed, "total_processed": len(updates)}
-        return Response(answer)
-
-    def _update(self, update: dict[str, Any]) -> dict[str, Any]:
-        identifier, status = update.get("execution_id"), update.get("status")
-        if not identifier or not status:
-            raise refuse(400, "execution_id and status are required")
-        row = self.tenant.executions().filter(pk=valid_uuid(identifier)).first()
-        if row is None:
-            raise refuse(404, "Workflow execution not found")
-        row.status = status
-        for name in ("total_files", "attempts", "execution_time"):
-            if update.get(name) is not None:
-                setattr(row, name, update[name])
-        if update.get("error_message"):
-            row.error_message = shorten(update["error_message"])
-        row.save()
-        if status not in STATUSES:
-            raise refuse(400, f"Invalid status: {status}. Must be a valid ExecutionStatus.")
-        return {"execution_id": identifier, "status": status}
-
-
-def valid_uuid(text: Any) -> uuid.UUID:
-    """`as_uuid` for batches, where a malformed id is one item's failure."""
-    try:
-        return as_uuid(text)
-    except ValidationError as error:
-        raise refuse(400, str(error)) from error
-
-
-def reason(error: Exception) -> str:
-    """What a batch says of one failed item."""
-    return str(error.body["error"]) if isinstance(error, RefusedError) else str(error)
-
-
-class IncrementFiles(InternalView):
-    """POST `v1/workflow-manager/increment-files/`: not idempotent, and it does not change the execution's counts."""
-
-    failure = "Failed to increment file count"
-
-    def post(self, request: Request) -> Response:
-        body = body_of(request)
-        names = ("workflow_id", "execution_id", "increment_type")
-        workflow_id, execution_id, kind = (body.get(name) for name in names)
-        if not (workflow_id and execution_id and kind):
-            raise refuse(400, "workflow_id, execution_id, and increment_type are required")
-        if kind not in {"completed", "failed"}:
-            raise refuse(400, f"Invalid increment_type: {kind}. Must be 'completed' or 'failed'")
-        column = f"incremented_{kind}"
-        rows = self.tenant.executions().filter(pk=as_uuid(execution_id))
-        if not rows.update(**{column: F(column) + 1}):
-            raise refuse(404, "Workflow execution not found")
-        answer = {"workflow_id": workflow_id, "execution_id": execution_id, "increment_type": kind}
-        return Response({"success": True, **answer})

@@ -74,8 +74,9 @@ class FileBatchSubmit(InternalView):
 
     def post(self, request: Request) -> Response:
         body = body_of(request)
-        data = {"files": body.get("files") or [], "file_data": body.get("file_data") or {}}
-        execution = self.tenant.executions().filter(pk=as_uuid(data["file_data"].get("execution_id"))).first()
+        file_data = body.get("file_data") or {}
+        data = {"files": body.get("files") or [], "file_data": file_data}
+        execution = self.tenant.executions().filter(pk=as_uuid(file_data.get("execution_id"))).first()
         if execution is None:
             raise refuse(404, "Workflow execution not found")
         api = execution.workflow.workflow_type == "API"

@@ -15,7 +15,8 @@ from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import COMPLETED, STATUSES, TERMINAL, Execution, FileExecution
 from sandbox.backend.representations import file_row
 from sandbox.backend.tenancy import Tenant, as_uuid
-from sandbox.backend.views.executions import elapsed, reason, valid_uuid
+from sandbox.backend.views.batches import reason, valid_uuid
+from sandbox.backend.views.executions import elapsed
 
 
 class FileStatusUpdate(serializers.Serializer):  # type: ignore[misc]

@@ -11,7 +11,7 @@ import json
 import time
 import uuid
 from threading import BoundedSemaphore
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from rest_framework.request import Request
@@ -32,9 +32,9 @@ _seats = BoundedSemaphore(max(1, settings.SANDBOX.threads // 4))
 class _Public(InternalView):
     """What both share: the key, and finding an execution. A refusal is `{error}`."""
 
-    def authorize(self, row: ApiDeployment | Pipeline | None, active: bool) -> None:
+    def authorize(self, row: ApiDeployment | Pipeline | None) -> None:
         """404 for what does not exist or is switched off, 401 for a key that does not open it."""
-        if row is None or not active:
+        if row is None:
             raise refuse(404, "API not found")
         given = self.request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not hmac.compare_digest(given.encode(), str(row.api_key).encode()):
@@ -69,7 +69,7 @@ class DeploymentApi(_Public):
             "custom_data": _json(form.get("custom_data")),
         }
         if not _send(row, deployment, publisher.API_QUEUE, hashes, flags):
-            return Response({**_started(row, deployment), "execution_id": str(row.id)}, status=503)
+            return Response(_started(row, deployment), status=503)
         _wait(row, wait)
         return _outcome(row, deployment, unfinished=200)
 
@@ -82,9 +82,9 @@ class DeploymentApi(_Public):
 
     def _deployment(self, organization: str, api_name: str) -> ApiDeployment:
         rows = ApiDeployment.objects.select_related("organization", "workflow")
-        row = rows.filter(organization__organization_id=organization, api_name=api_name).first()
-        self.authorize(row, bool(row and row.is_active))
-        return row
+        row = rows.filter(organization__organization_id=organization, api_name=api_name, is_active=True).first()
+        self.authorize(row)
+        return cast("ApiDeployment", row)
 
 
 class PipelineApi(_Public):
@@ -104,9 +104,10 @@ class PipelineApi(_Public):
 
     def _pipeline(self, organization: str, pipeline_id: str) -> Pipeline:
         rows = Pipeline.objects.select_related("organization", "workflow")
-        row = rows.filter(organization__organization_id=organization, pk=uuid_or_none(pipeline_id)).first()
-        self.authorize(row, bool(row and row.active))
-        return row
+        key = uuid_or_none(pipeline_id)
+        row = rows.filter(organization__organization_id=organization, pk=key, active=True).first()
+        self.authorize(row)
+        return cast("Pipeline", row)
 
 
 def _seconds(text: str | None) -> float:
@@ -170,7 +171,7 @@ def _send(
     except publisher.PublishError as error:
         log.error("execution %s is not started: %s", row.id, error)
         row.status, row.error_message = ERROR, shorten(str(error))
-        row.save()
+        row.save(update_fields=["status", "error_message", "modified_at"])
         return False
     return True
 

@@ -195,7 +195,7 @@ def echo(backend: Backend) -> Iterator[Backend]:
     backend.control("PUT", "switches", {"reset": True})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """The URL of a database of our own, which the backend makes; dropped at the end."""
     try:

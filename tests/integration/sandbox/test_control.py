@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-import redis
 from kombu import Connection
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,8 +39,8 @@ def test_setup_is_idempotent(backend: Any) -> None:
         {"name": ""},
         {"workflow_type": "ETL"},
         {"workflow_type": "ETL", "source_folder": "relative"},
-        {"workflow_type": "ETL", "source_folder": "/tmp", "destination_table": "x; DROP TABLE y"},
-        {"workflow_type": "ETL", "source_folder": "/tmp", "destination_table": "backend_execution"},
+        {"workflow_type": "ETL", "source_folder": "/srv", "destination_table": "x; DROP TABLE y"},
+        {"workflow_type": "ETL", "source_folder": "/srv", "destination_table": "backend_execution"},
         {"notifications": [{"platform": "API"}]},
     ],
 )
@@ -95,9 +94,9 @@ def test_invalid_tools_are_422(backend: Any) -> None:
     assert len(answer.json()["errors"]) == 1
 
 
+@pytest.mark.usefixtures("empty_queues")
 def test_buffered_notifications_go_out_once_and_duplicates_are_counted(
     backend: Any,
-    empty_queues: redis.Redis,  # noqa: ARG001 (a fixture for its effect)
     environment: dict[str, str],
 ) -> None:
     backend.control("DELETE", "stats")

@@ -58,7 +58,8 @@ def finish(backend: Any, store: redis.Redis, execution_id: str, status: str = "C
     assert answer.status_code == 200
 
 
-def test_the_message_is_the_contracts(echo: Any, store: redis.Redis, environment: dict[str, str]) -> None:
+@pytest.mark.usefixtures("store")
+def test_the_message_is_the_contracts(echo: Any, environment: dict[str, str]) -> None:
     answer = post(echo, [("a.txt", b"one"), ("a.txt", b"two"), ("b", b"")], use_file_history="true")
     assert answer.status_code == 200
     body = answer.json()
@@ -103,7 +104,8 @@ def test_the_message_is_the_contracts(echo: Any, store: redis.Redis, environment
     assert shown["execution"]["total_files"] == 3
 
 
-def test_staged_documents_are_what_the_tool_reads(echo: Any, store: redis.Redis, environment: dict[str, str]) -> None:
+@pytest.mark.usefixtures("store")
+def test_staged_documents_are_what_the_tool_reads(echo: Any, environment: dict[str, str]) -> None:
     echo.control("PUT", "switches", {"tool": "extract"})
     execution_id = post(echo, [("a.txt", b"four words in it")]).json()["execution_id"]
     sent = message(environment["CELERY_BROKER_URL"], "celery_api_deployments")
@@ -158,7 +160,8 @@ def test_a_caller_may_wait_for_the_end(echo: Any, store: redis.Redis, environmen
 
 
 @pytest.mark.parametrize("count", [200, 10_000])
-def test_many_documents_in_one_request(echo: Any, store: redis.Redis, environment: dict[str, str], count: int) -> None:
+@pytest.mark.usefixtures("store")
+def test_many_documents_in_one_request(echo: Any, environment: dict[str, str], count: int) -> None:
     documents = [(f"{number}.txt", f"document {number}".encode()) for number in range(count)]
     answer = post(echo, documents)
     assert answer.status_code == 200, answer.text
@@ -166,7 +169,8 @@ def test_many_documents_in_one_request(echo: Any, store: redis.Redis, environmen
     assert len(sent["args"][3]) == count
 
 
-def test_refusals(echo: Any, store: redis.Redis) -> None:
+@pytest.mark.usefixtures("store")
+def test_refusals(echo: Any) -> None:
     assert post(echo, [("a.txt", b"one")], key="wrong").status_code == 401
     assert post(echo, []).status_code in {400, 415}
     assert post(echo, [("a.txt", b"one")], timeout="soon").status_code == 400
@@ -190,9 +194,8 @@ def test_an_execution_nobody_was_told_of_is_an_error_at_once(launch: Callable[..
     backend.stop()
 
 
-def test_a_pipeline_is_started_on_its_folder(
-    echo: Any, store: redis.Redis, environment: dict[str, str], tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("store")
+def test_a_pipeline_is_started_on_its_folder(echo: Any, environment: dict[str, str], tmp_path: Path) -> None:
     made = echo.setup(workflow_type="ETL", source_folder=str(tmp_path), destination_table="out")
     path = f"/pipeline/api/{made['organization_id']}/{made['pipeline_id']}/"
     headers = {"Authorization": f"Bearer {made['api_key']}"}

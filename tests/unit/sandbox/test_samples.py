@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -30,14 +31,14 @@ PAGES = {"invoice.pdf": 3, "operations-report.pdf": 2, "maintenance-contract.doc
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("samples")
     make(folder)
     return folder
 
 
 @pytest.mark.parametrize("name", PHRASES)
-def test_known_phrases_and_pages(name):
+def test_known_phrases_and_pages(name: str) -> None:
     found = extract(SAMPLES / name)
     assert [phrase for phrase in PHRASES[name] if phrase not in found["text"]] == []
     assert found["mime_type"] == SUPPORTED[Path(name).suffix]
@@ -45,20 +46,20 @@ def test_known_phrases_and_pages(name):
     assert not {"mismatch", "repairs", "replaced_characters"} & set(found["metadata"])
 
 
-def test_every_kind_of_text_document_has_a_sample():
+def test_every_kind_of_text_document_has_a_sample() -> None:
     kinds = {Path(name).suffix for name in PHRASES}
     assert kinds == {".pdf", ".docx", ".xlsx", ".csv", ".html", ".md", ".txt", ".log"}
     assert set(PHRASES) | {"damaged.pdf"} == set(DOCUMENTS)
 
 
-def test_damaged_pdf_gives_its_reason():
+def test_damaged_pdf_gives_its_reason() -> None:
     with pytest.raises(PyPdfError):
         list(PdfReader(SAMPLES / "damaged.pdf").pages)
     with pytest.raises(ExtractionError, match="the PDF is damaged: its end is missing"):
         extract(SAMPLES / "damaged.pdf")
 
 
-def test_invoice_adds_up():
+def test_invoice_adds_up() -> None:
     text = extract(SAMPLES / "invoice.pdf")["text"]
     net = sum(quantity * price for _, _, quantity, price in invoice_items())
     lines = [line.split() for line in text.splitlines()]
@@ -68,7 +69,7 @@ def test_invoice_adds_up():
     assert f"Total due EUR {net + (net * Decimal('0.2')).quantize(Decimal('0.01')):,}" in text
 
 
-def test_ledger_adds_up():
+def test_ledger_adds_up() -> None:
     lines = extract(SAMPLES / "ledger.xlsx")["text"].splitlines()
     totals = [Decimal(line.split("\t")[-1]) for line in lines if line.startswith("Total\t")]
     assert len(totals) == 3
@@ -76,7 +77,7 @@ def test_ledger_adds_up():
     assert Decimal(lines[-1].split("\t")[-1]) == sum(totals)
 
 
-def test_tables_keep_their_encodings():
+def test_tables_keep_their_encodings() -> None:
     facts = {name: extract(SAMPLES / name)["metadata"] for name in PHRASES if name.endswith(".csv")}
     assert {name: (fact["encoding"], fact["delimiter"]) for name, fact in facts.items()} == {
         "price-list-cp1252.csv": ("cp1252", ";"),
@@ -86,18 +87,18 @@ def test_tables_keep_their_encodings():
     assert all(fact["columns"] == 5 for fact in facts.values())
 
 
-def test_page_leaves_scripts_and_styles_out():
+def test_page_leaves_scripts_and_styles_out() -> None:
     text = extract(SAMPLES / "safety-data-sheet.html")["text"]
     assert not [word for word in ("analytics", "border-collapse", "enable scripts", "sku", "sds-2") if word in text]
 
 
-def test_log_is_large_and_compressible():
+def test_log_is_large_and_compressible() -> None:
     assert 2_800_000 < (SAMPLES / "gateway.log").stat().st_size < 3_500_000
     assert sum(path.stat().st_size for path in SAMPLES.rglob("*") if path.is_file()) < 5_000_000
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
-def test_made_again_they_are_the_same(name, made, tmp_path):
+def test_made_again_they_are_the_same(name: str, made: Any, tmp_path: Path) -> None:
     make(tmp_path)
     assert (made / name).read_bytes() == (tmp_path / name).read_bytes()
     # Another zlib may pack the same content into other bytes, so the committed file is compared by what it says.
@@ -105,7 +106,7 @@ def test_made_again_they_are_the_same(name, made, tmp_path):
         assert extract(made / name) == extract(SAMPLES / name)
 
 
-def test_command_line(tmp_path):
+def test_command_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["--output", str(tmp_path / "new")])
     assert done.exit_code == 0
     assert {path.name for path in (tmp_path / "new").iterdir()} == set(DOCUMENTS)

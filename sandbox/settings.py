@@ -48,6 +48,7 @@ def _database() -> dict[str, Any]:
     settings: dict[str, Any] = dict(dj_database_url.parse(SANDBOX.database_url))
     settings["CONN_MAX_AGE"] = None
     if "sqlite" in settings["ENGINE"]:
+        settings["ENGINE"] = "sandbox.sqlite"
         settings["OPTIONS"] = {
             "timeout": 20,
             "transaction_mode": "IMMEDIATE",
@@ -75,7 +76,7 @@ logging.config.dictConfig(
         "loggers": {
             "sandbox": {"handlers": ["stderr"], "level": SANDBOX.log_level, "propagate": False},
             # Django repeats every refused request; the sandbox's own log says why it was refused.
-            "django.request": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
+            "django.request": {"handlers": ["stderr"], "level": "CRITICAL", "propagate": False},
         },
     }
 )

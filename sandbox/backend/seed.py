@@ -36,7 +36,7 @@ def setup(wanted: dict[str, Any]) -> dict[str, Any]:
     """Make what `wanted` describes, or find it again; ValueError says what is wrong with it.
 
     `{organization, workflow_type, name, source_folder?, destination_table?, max_files?, max_parallel_file_batches?,
-    notification_club_interval?, tools_valid?, notifications?: [{url, platform?, authorization_type?, ...}]}`
+    notification_club_interval?, tools_valid?, active?, notifications?: [{url, platform?, authorization_type?, ...}]}`
     """
     kind = str(wanted.get("workflow_type", "API"))
     if kind not in TYPES:
@@ -51,7 +51,7 @@ def setup(wanted: dict[str, Any]) -> dict[str, Any]:
         )
         _furnish(workflow, wanted)
         _tool(workflow, bool(wanted.get("tools_valid", True)))
-        owner = _owner(workflow)
+        owner = _owner(workflow, bool(wanted.get("active", True)))
         _notifications(owner, wanted.get("notifications"))
     return _answer(workflow, owner)
 
@@ -117,17 +117,25 @@ def _connector(kind: str, metadata: dict[str, Any]) -> dict[str, Any]:
     return {"connector_id": identifier, "connector_name": kind, "connector_metadata": metadata}
 
 
-def _owner(workflow: Workflow) -> ApiDeployment | Pipeline:
+def _owner(workflow: Workflow, active: bool) -> ApiDeployment | Pipeline:
     """The deployment or pipeline in front of a workflow."""
     row: ApiDeployment | Pipeline
     if workflow.workflow_type == "API":
         defaults = {"api_name": api_name(workflow.name), "display_name": workflow.name, "description": "sandbox"}
-        row, _ = ApiDeployment.objects.get_or_create(
-            organization=workflow.organization, workflow=workflow, defaults=defaults
+        row, _ = ApiDeployment.objects.update_or_create(
+            organization=workflow.organization,
+            workflow=workflow,
+            defaults={"is_active": active},
+            create_defaults={**defaults, "is_active": active},
         )
         return row
     defaults = {"name": workflow.name, "pipeline_type": workflow.workflow_type, "cron_string": "0 */2 * * *"}
-    row, _ = Pipeline.objects.get_or_create(organization=workflow.organization, workflow=workflow, defaults=defaults)
+    row, _ = Pipeline.objects.update_or_create(
+        organization=workflow.organization,
+        workflow=workflow,
+        defaults={"active": active},
+        create_defaults={**defaults, "active": active},
+    )
     return row
 
 

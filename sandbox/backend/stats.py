@@ -44,7 +44,10 @@ class Stats:
             self.since = now
 
     def snapshot(self) -> dict[str, Any]:
-        """`{requests: {"GET v1/health/": n}, http_requests, polls, statuses, injected}`."""
+        """`{requests: {"GET v1/health/": n}, http_requests, polls, statuses, injected}`.
+
+        What a switch refused or broke before it was handled is in `injected` alone.
+        """
         with self._lock:
             polls = self._requests.get(POLL, 0)
             return {

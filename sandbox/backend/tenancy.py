@@ -16,7 +16,6 @@ from django.db.models import Q, QuerySet
 
 from sandbox.backend.models import ApiDeployment, Execution, FileExecution, Organization, Pipeline, Workflow
 
-
 _known: dict[str, Organization] = {}
 
 

@@ -16,7 +16,7 @@ def demo(arguments: tuple[str, ...]) -> None:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise click.UsageError(
-            f"the demo needs the sandbox, and {', '.join(missing)} is not installed here: "
-            "in a checkout of the project, run `uv run workers demo`"
+            f"the demo needs the sandbox, of which this is not installed here: {', '.join(missing)}. "
+            "In a checkout of the project, run `uv run workers demo`."
         )
     become("sandbox.demo", arguments)

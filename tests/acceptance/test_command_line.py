@@ -94,7 +94,7 @@ def test_without_the_sandbox_the_demo_says_where_it_is() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 2
-    assert "sandbox is not installed here" in ran.stderr
+    assert "this is not installed here: sandbox" in ran.stderr
 
 
 # Loaded by every Python process that finds it: writes its imported modules to a file when told to.

@@ -53,6 +53,11 @@ class ExecuteFile(InternalView):
     @staticmethod
     def _accept(file: FileExecution, file_data: dict[str, Any]) -> None:
         """The place first, the claim second: a claim without a place would be a file that nobody runs."""
+        job = runs.Job(file, file_data.get("file_path") or "", file_data.get("mime_type"))
+        if runs.instant():
+            if runs.claim(file):
+                runs.run_now(job)
+            return
         if not pool().reserve():
             raise RefusedError(503, {"error": "All tools are busy"}, {"Retry-After": RETRY_AFTER_SECONDS})
         claimed = False
@@ -62,7 +67,7 @@ class ExecuteFile(InternalView):
             if not claimed:
                 pool().cancel()
         if claimed:
-            runs.start(runs.Job(file, file_data.get("file_path") or "", file_data.get("mime_type")))
+            runs.start(job)
 
 
 class ExecutedFile(InternalView):

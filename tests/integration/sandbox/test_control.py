@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from kombu import Connection
+from kombu.connection import Connection
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,6 +30,14 @@ def test_setup_is_idempotent(backend: Any) -> None:
     assert len(again["notification_ids"]) == 1
     key = f"configuration/MAX_PARALLEL_FILE_BATCHES/?organization_id={first['organization_id']}"
     assert backend.call("GET", key).json()["data"]["value"] == 7
+
+
+def test_an_inactive_deployment_is_shown_so_and_not_served(backend: Any) -> None:
+    made = backend.setup(active=False)
+    shown = backend.call("GET", f"pipeline/{made['api_deployment_id']}/?check_active=true")
+    assert shown.json()["pipeline"]["is_active"] is False
+    path = f"/deployment/api/{made['organization_id']}/{made['api_name']}/"
+    assert backend.http.post(path, headers={"Authorization": f"Bearer {made['api_key']}"}).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from kombu import Connection
+from kombu.connection import Connection
 
 
 @pytest.fixture
@@ -41,11 +41,13 @@ def post(backend: Any, files: list[tuple[str, bytes]], **form: Any) -> httpx.Res
     path = f"/deployment/api/{made['organization_id']}/{made['api_name']}/"
     parts = [("files", (name, content)) for name, content in files]
     key = form.pop("key", made["api_key"])
-    return backend.http.post(path, files=parts, data=form, headers={"Authorization": f"Bearer {key}"})
+    http: httpx.Client = backend.http
+    return http.post(path, files=parts, data=form, headers={"Authorization": f"Bearer {key}"})
 
 
 def fetch(backend: Any, status_api: str) -> httpx.Response:
-    return backend.http.get(status_api, headers={"Authorization": f"Bearer {backend.organization['api_key']}"})
+    http: httpx.Client = backend.http
+    return http.get(status_api, headers={"Authorization": f"Bearer {backend.organization['api_key']}"})
 
 
 def finish(backend: Any, store: redis.Redis, execution_id: str, status: str = "COMPLETED", **more: Any) -> None:

@@ -50,6 +50,7 @@ VOLATILE_IN = {
     # A count read before or after the upsert's own increment.
     "file_history.reserve.done": {"execution_count"},
 }
+KEY = "key-of-the-tests"
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?")
 
@@ -130,9 +131,6 @@ class Replay:
         if not isinstance(recorded, str):
             return bool(recorded == ours)
         return self._ours(TIME.sub("<time>", recorded)) == TIME.sub("<time>", ours)
-
-
-KEY = "key-of-the-tests"
 
 
 def _sorted(items: list[Any]) -> list[Any]:

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -56,7 +57,7 @@ def pdf(*pages: str, password: str | None = None) -> bytes:
     return bytes(paper.output())
 
 
-def word(*, edit=lambda _: None) -> bytes:
+def word(*, edit: Callable[[Any], Any] = lambda _: None) -> bytes:
     document = docx.Document()
     document.add_paragraph("before")
     table = document.add_table(2, 2)
@@ -69,7 +70,7 @@ def word(*, edit=lambda _: None) -> bytes:
     return saved.getvalue()
 
 
-def workbook(edit=lambda _: None) -> bytes:
+def workbook(edit: Callable[[Any], Any] = lambda _: None) -> bytes:
     book = openpyxl.Workbook()
     edit(book)
     saved = io.BytesIO()
@@ -114,6 +115,7 @@ class TestPdf:
     def test_repairs_are_told_in_the_metadata_and_nowhere_else(self, tmp_path: Path, capfd: Any) -> None:
         found = extract(put(tmp_path, "a.pdf", pdf("text")[:-3]))
         assert found["metadata"]["repairs"] == ["EOF marker seems truncated"]
+        assert logging.lastResort is not None
         logging.lastResort.flush()
         assert capfd.readouterr() == ("", "")
 

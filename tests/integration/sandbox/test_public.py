@@ -120,6 +120,7 @@ def test_staged_documents_are_what_the_tool_reads(echo: Any, environment: dict[s
         "pages": 1,
         "words": 4,
         "characters": 16,
+        "metadata": {"encoding": "utf-8", "lines": 1},
     }
 
 

@@ -18,13 +18,14 @@ from kombu.entity import Exchange, Queue
 from config.workers import PROFILES
 from sandbox.stack import Stack, listens
 
+REDIS = os.environ.get("TEST_REDIS_URL")  # its database is emptied
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+REQUIRED = os.environ.get("REQUIRE_SERVICES") == "1"
 
 
-def missing(service: str, variable: str) -> NoReturn:
-    reason = f"{service} is not reachable; set {variable}"
-    if os.environ.get("REQUIRE_SERVICES") == "1":
+def without(reason: str) -> NoReturn:
+    if REQUIRED:
         pytest.fail(reason)
     pytest.skip(reason)
 
@@ -36,7 +37,10 @@ def answers(url: str, port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A Valkey server of this test run."""
+    """A Valkey server of this test run, or the Redis that was given."""
+    if REDIS is not None:
+        yield REDIS
+        return
     with Stack() as stack:
         stack.start_redis()
         stack.wait_until_ready()
@@ -47,7 +51,7 @@ def redis_url() -> Iterator[str]:
 def redis_connection(redis_url: str) -> Iterator["redis.Redis"]:
     """A connection to an empty state store."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        client.flushall()
+        client.flushdb()
         yield client
 
 
@@ -55,10 +59,22 @@ def redis_connection(redis_url: str) -> Iterator["redis.Redis"]:
 def rabbitmq_url() -> Iterator[str]:
     """RabbitMQ, with our queues empty before and gone afterwards."""
     if not answers(RABBITMQ, 5672):
-        missing("RabbitMQ", "TEST_RABBITMQ_URL")
+        without("RabbitMQ is not reachable; set TEST_RABBITMQ_URL")
+    busy = [name for name in PROFILES["all"].queues if _in_use(name)]
+    if busy and not REQUIRED:
+        without(f"RabbitMQ holds somebody's queues ({', '.join(busy)}); set TEST_RABBITMQ_URL to one for tests")
     _delete_queues()
     yield RABBITMQ
     _delete_queues()
+
+
+def _in_use(queue: str) -> bool:
+    with Connection(RABBITMQ, connect_timeout=5) as connection, connection.channel() as channel:
+        try:
+            found = channel.queue_declare(queue, passive=True)
+        except connection.channel_errors:
+            return False
+        return bool(found.message_count or found.consumer_count)
 
 
 def _delete_queues() -> None:
@@ -72,7 +88,7 @@ def _delete_queues() -> None:
 def postgresql_url() -> Iterator[str]:
     """The address of a PostgreSQL database that exists for one test; its user of the server creates it."""
     if not answers(POSTGRESQL, 5432):
-        missing("PostgreSQL", "TEST_POSTGRESQL_URL")
+        without("PostgreSQL is not reachable; set TEST_POSTGRESQL_URL")
     name = f"workers_test_{uuid4().hex}"
     with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')

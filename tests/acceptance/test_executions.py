@@ -76,6 +76,15 @@ def nothing_is_left(stack: Stack) -> None:
     wait_for(lambda: keys() == set(), 10, f"an empty state store, which has {keys()}")
 
 
+def no_secret_is_logged(stack: Stack) -> None:
+    """Neither a key nor a word of a document on any line that a worker wrote."""
+    for name in stack.parts.keys() - {"backend", "redis"}:
+        log = stack.parts[name].log.read_text()
+        assert "task_ended" in log
+        for secret in (stack.key, stack.redis_password, "nobody else has it"):
+            assert secret not in log
+
+
 def test_two_hundred_documents_in_one_request(fleet: Fleet, tmp_path: Path) -> None:
     stack, driver = fleet
     deployment = driver.deploy("many", batches=8)
@@ -121,7 +130,7 @@ def test_a_backend_in_foul_weather(fleet: Fleet, tmp_path: Path) -> None:
 
 
 def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fleet], tmp_path: Path) -> None:
-    stack, driver = start_fleet()
+    stack, driver = start_fleet("api_deployment", "file_processing", "callback", LOG_LEVEL="DEBUG")
     deployment = driver.deploy("restart", batches=4)
     driver.control("PUT", "switches", {"tool_seconds": 0.2})
     sent = documents(tmp_path, 30)
@@ -137,6 +146,7 @@ def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fl
     stack.wait_until_ready()
     everything_completed(driver, deployment, finish(driver, run), sent)
     assert "retried" in {end["outcome"] for end in events(stack, "file_processing", "task_ended")}
+    no_secret_is_logged(stack)
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])

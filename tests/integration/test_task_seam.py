@@ -1,0 +1,136 @@
+"""The seam round every task, in a real worker on a real broker: how each kind of error ends."""
+
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from celery.contrib.testing.worker import start_worker
+from prometheus_client import REGISTRY
+
+from config.workers import Profile, Worker
+from sandbox.stack import wait_for
+from shared.celery_app import build_app
+from shared.errors import BackendUnavailableError, PayloadError, StateStoreError
+from shared.task import Call, HandBack, WorkerApp, task
+from tests.fakes import settings
+
+QUEUE = "seam"
+
+
+class Script:
+    """A task that does what its test wrote: each delivery takes the next step, an error or a value."""
+
+    def __init__(self) -> None:
+        self.steps: list[Exception | str] = []
+        self.endings: list[Exception] = []
+        self.deliveries: list[tuple[Any, ...]] = []
+        self.finals: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def run(self, call: Call, *args: Any) -> Any:
+        self.deliveries.append((call.task_id, call.queue, dict(call.headers), call.last_attempt, args))
+        step = self.steps.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    def finalize(self, _call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
+        if self.endings:
+            raise self.endings.pop(0)
+        self.finals.append((str(error), args, kwargs))
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def app(script: Script, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerApp]:
+    """A worker in this process whose one task follows the script."""
+
+    def scripted(call: Call, *args: Any) -> Any:
+        return script.run(call, *args)
+
+    module = ModuleType("scripted_tasks")
+    vars(module)["scripted"] = task("scripted", finalizer=script.finalize)(scripted)
+    monkeypatch.setitem(sys.modules, "scripted_tasks", module)
+    monkeypatch.setattr("shared.task._FIRST_WAIT", 0.05)
+    worker = Worker(name="seam", tasks="scripted_tasks", queues=(QUEUE,), health_port=1, concurrency=2)
+    app = build_app(Profile("seam", (worker,)), settings(CELERY_BROKER_URL=redis_url))
+    with start_worker(app, pool="threads", perform_ping_check=False, shutdown_timeout=20):
+        yield app
+
+
+def outcomes() -> Callable[[str], float]:
+    """How many deliveries have ended so since now."""
+
+    def count(outcome: str) -> float:
+        labels = {"task": "scripted", "queue": QUEUE, "outcome": outcome}
+        return REGISTRY.get_sample_value("workers_tasks_total", labels) or 0.0
+
+    before = {name: count(name) for name in ("succeeded", "failed", "retried", "handed_back")}
+    return lambda name: count(name) - before[name]
+
+
+def send(app: WorkerApp, *args: Any) -> None:
+    app.send_task("scripted", args=args, queue=QUEUE, headers={"place": 3}, task_id="the-task")
+
+
+def test_a_transient_error_is_retried_with_everything_it_came_with(app: WorkerApp, script: Script) -> None:
+    script.steps = [BackendUnavailableError("away"), StateStoreError("away"), "done"]
+    ended = outcomes()
+    send(app, 1, "two")
+    wait_for(lambda: ended("succeeded") == 1, 20, "the third delivery")
+    assert ended("retried") == 2
+    assert script.deliveries == [("the-task", QUEUE, {"place": 3}, False, (1, "two"))] * 3
+    assert script.finals == []
+
+
+def test_a_transient_error_that_stays_ends_in_the_finalizer(app: WorkerApp, script: Script) -> None:
+    script.steps = [BackendUnavailableError("away") for _ in range(6)]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: ended("failed") == 1, 60, "the last attempt")
+    assert ended("retried") == 5
+    assert [delivery[3] for delivery in script.deliveries] == [False] * 5 + [True]
+    assert script.finals == [("away", (1,), {})]
+
+
+@pytest.mark.parametrize("error", [PayloadError("nonsense"), KeyError("a bug")])
+def test_any_other_error_ends_at_once(app: WorkerApp, script: Script, error: Exception) -> None:
+    script.steps = [error]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: ended("failed") == 1, 20, "the end")
+    assert script.finals == [(str(error), (1,), {})]
+    assert len(script.deliveries) == 1
+
+
+def test_a_finalizer_that_cannot_be_reached_is_tried_until_it_can(app: WorkerApp, script: Script) -> None:
+    script.steps = [PayloadError("nonsense")] * 3
+    script.endings = [StateStoreError("away"), StateStoreError("away")]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: len(script.finals) == 1, 20, "the finalizer")
+    wait_for(lambda: ended("failed") + ended("retried") == 3, 20, "three ends")
+    assert script.finals == [("nonsense", (1,), {})]
+
+
+def test_a_hand_back_is_no_retry_and_loses_nothing(app: WorkerApp, script: Script) -> None:
+    script.steps = [HandBack("the slice is over")] * 7 + ["done"]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: ended("succeeded") == 1, 20, "the last delivery")
+    assert ended("handed_back") == 7
+    assert script.deliveries == [("the-task", QUEUE, {"place": 3}, False, (1,))] * 8
+
+
+def test_wrong_arguments_end_in_the_finalizer_too(app: WorkerApp, script: Script) -> None:
+    ended = outcomes()
+    app.send_task("scripted", kwargs={"unexpected": 1}, queue=QUEUE)
+    wait_for(lambda: ended("failed") == 1, 20, "the end")
+    ((reason, args, kwargs),) = script.finals
+    assert "unexpected" in reason
+    assert (args, kwargs) == ((), {"unexpected": 1})

@@ -5,6 +5,7 @@ from typing import Any
 from callback.aggregation import Verdict, verdict
 from monitoring.prometheus_metrics import EXECUTIONS
 from shared.api_client import OrganizationAPI
+from shared.errors import NotFoundError
 from shared.logging_utils import get_logger
 from shared.models import Callback, Execution, PipelineStatus, Status
 from shared.task import Call
@@ -13,19 +14,28 @@ log = get_logger(__name__)
 
 
 def finalize(call: Call, callback: Callback) -> dict[str, Any]:
-    """Write how an execution ended. A second delivery writes nothing twice."""
+    """Write how an execution ended. A second delivery writes nothing twice; of a deleted one nothing is kept."""
     backend = call.backend(callback.organization_id)
-    execution = backend.execution(callback.execution_id)
+    try:
+        execution = backend.execution(callback.execution_id)
+    except NotFoundError:
+        call.state.forget(callback.execution_id)
+        raise
     status = execution.execution.status
     if not execution.execution.is_terminal:
-        found = _verdict(call, callback, execution)
-        backend.end_execution(callback.execution_id, found.status, found.counts, found.message)
-        status = found.status
-        EXECUTIONS.labels(status).inc()
-        log.info("execution_ended", status=status, **_counts(found))
+        status = _end(call, backend, callback, execution)
     _end_pipeline(backend, callback, execution, status)
     call.state.forget(callback.execution_id)
     return {"status": status, "execution_id": callback.execution_id}
+
+
+def _end(call: Call, backend: OrganizationAPI, callback: Callback, execution: Execution) -> str:
+    found = _verdict(call, callback, execution)
+    if not backend.end_execution(callback.execution_id, found.status, found.counts, found.message):
+        return backend.execution(callback.execution_id).execution.status
+    EXECUTIONS.labels(found.status).inc()
+    log.info("execution_ended", status=found.status, **_counts(found))
+    return found.status
 
 
 def _verdict(call: Call, callback: Callback, execution: Execution) -> Verdict:

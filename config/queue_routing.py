@@ -21,6 +21,10 @@ TASK_QUEUES: Mapping[str, str] = MappingProxyType(
 )
 
 
+# Where messages are kept that no task can take. Nothing consumes it: its messages are for people.
+DEAD_LETTERS = "workers_dead_letters"
+
+
 def task_routes() -> dict[str, dict[str, str]]:
     """The table in the shape of Celery's `task_routes`."""
     return {task: {"queue": queue} for task, queue in TASK_QUEUES.items()}

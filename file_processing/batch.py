@@ -1,16 +1,15 @@
 """One batch: its files in turn, each remembered when it ends, so that a later delivery goes on where this one was."""
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from file_processing.file import Limits, process_file
 from shared.deadline import Deadline
-from shared.errors import WorkerError
+from shared.errors import PayloadError, WorkerError
 from shared.logging_utils import get_logger
 from shared.models import Batch, BatchResult, FileData, FileHash, FileResult, Status, parse
-from shared.orchestration import batch_id, fan_in
-from shared.task import Call, HandBack
+from shared.orchestration import fan_in, is_ours, places
+from shared.task import Call, HandBack, bury
 
 log = get_logger(__name__)
 
@@ -20,34 +19,41 @@ def process(call: Call, batch: Batch) -> BatchResult:
 
     Raises:
         HandBack: the slice is over; what has ended is remembered.
-        TransientError: backend or state store are away; likewise. Not on the last attempt: the file then ends ERROR.
+        TransientError: backend or state store are away; likewise. Not once the file's time is over: it then ends ERROR.
     """
-    data, state, number = batch.file_data, call.state, batch_id(call)
+    data, state, files = batch.file_data, call.state, places(call, batch)
     slice_ = Deadline.after(call.settings.batch_slice, "the slice of a batch")
-    places = {f"{number}/{position}": file for position, file in enumerate(batch.files)}
-    results = state.file_results(data.execution_id, list(places))
-    for place, file in places.items():
+    results = state.file_results(data.execution_id, list(files))
+    for place, file in files.items():
         if place in results:
             continue
         if slice_.over:
-            raise HandBack(f"{len(results)} of {len(places)} files have ended")
+            raise HandBack(f"{len(results)} of {len(files)} files have ended")
         spent = time.time() - state.file_started(data.execution_id, place, time.time())
         limits = Limits(slice_, Deadline.after(call.settings.file_deadline - spent, "the file"))
         results[place] = _end_of(call, data, file, limits)
         state.record_file(data.execution_id, place, results[place])
-    result = fold([results[place] for place in places], data.organization_id)
-    fan_in(call, result)
-    return result
+    return _end(call, batch, results)
 
 
 def _end_of(call: Call, data: FileData, file: FileHash, limits: Limits) -> FileResult:
     try:
         return process_file(call, data, file, limits)
     except WorkerError as error:
-        if error.retry and not call.last_attempt:
+        if error.retry and not limits.file.over:
             raise
         log.warning("file_failed", file_number=file.file_number, reason=str(error))
         return FileResult(file=file.file_name, status=Status.ERROR, error=str(error))
+
+
+def _end(call: Call, batch: Batch, results: dict[str, FileResult]) -> BatchResult:
+    data, files = batch.file_data, places(call, batch)
+    result = fold([results[place] for place in files], data.organization_id)
+    if is_ours(call):
+        fan_in(call, result)
+    elif files:
+        call.state.forget_files(data.execution_id, list(files))
+    return result
 
 
 def fold(results: list[FileResult], organization_id: str) -> BatchResult:
@@ -67,20 +73,17 @@ def fold(results: list[FileResult], organization_id: str) -> BatchResult:
 
 
 def abandon(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
-    """End a batch that cannot be worked through: its files count as failed, and the execution goes on."""
-    payload = args[0] if args else kwargs.get("batch_data")
-    try:
-        batch = parse(Batch, payload)
-    except WorkerError:
-        files = payload.get("files") if isinstance(payload, Mapping) else None
-        names = [str(number) for number in range(len(files))] if isinstance(files, list) else []
-        organization_id = ""
-    else:
-        names = [file.file_name for file in batch.files]
-        organization_id = batch.file_data.organization_id
+    """End a batch that cannot be worked through: files that have ended count as they did, the rest as failed."""
     reason = str(error) or type(error).__name__
-    log.error("batch_abandoned", files=len(names), reason=reason)
-    fan_in(
-        call,
-        fold([FileResult(file=name, status=Status.ERROR, error=reason) for name in names], organization_id),
-    )
+    try:
+        batch = parse(Batch, args[0] if args else kwargs.get("batch_data"))
+    except PayloadError:
+        bury(call, error, *args, **kwargs)
+        if is_ours(call):
+            fan_in(call, fold([], ""))
+        return
+    files = places(call, batch)
+    ended = call.state.file_results(batch.file_data.execution_id, list(files))
+    log.error("batch_abandoned", files=len(files) - len(ended), reason=reason)
+    rest = {place: FileResult(file=file.file_name, status=Status.ERROR, error=reason) for place, file in files.items()}
+    _end(call, batch, rest | ended)

@@ -19,6 +19,7 @@ from shared.task import Call, HandBack
 
 log = get_logger(__name__)
 
+_SHORTEST_POLL = 0.1
 _LONGEST_POLL = 10.0  # contract section 3
 _POLL_GROWTH = 1.5
 
@@ -46,14 +47,14 @@ def process_file(call: Call, data: FileData, file: FileHash, limits: Limits) -> 
     try:
         run = _run_tools(backend, data, file, row.id, limits)
     except WorkerError as error:
-        if error.retry and not call.last_attempt:
+        if error.retry and not limits.file.over:
             raise
         run = FileRun(status=Status.ERROR, error=str(error))
     result = FileResult(
         file=file.file_name,
         file_execution_id=row.id,
         status=Status.COMPLETED if run.succeeded else Status.ERROR,
-        error=None if run.succeeded else run.error or "the tools failed without a reason",
+        error=None if run.succeeded else run.error or "the tools ended without a result and without a reason",
         execution_time=round(run.execution_time or time.monotonic() - started, 3),
     )
     if file.source_connection_type == "API":
@@ -77,18 +78,19 @@ def _run_tools(backend: OrganizationAPI, data: FileData, file: FileHash, key: st
     wait = 0.0
     while run is None or run.running:
         limits.file.check()
-        if limits.slice.remaining < wait:
+        time.sleep(limits.slice.cut(wait))
+        if limits.slice.over:
             raise HandBack("the tools still run")
-        time.sleep(wait)
         try:
             run = backend.execute_file(key, data, file) if run is None else backend.file_run(key)
-            wait = min(max(run.poll_after, wait * _POLL_GROWTH), _LONGEST_POLL)
+            wait = min(max(run.poll_after, wait * _POLL_GROWTH, _SHORTEST_POLL), _LONGEST_POLL)
         except NotFoundError:
             if run is None:
                 raise
             run = None  # never accepted: send it again
         except BackendBusyError as busy:
-            wait = min(busy.retry_after or wait * _POLL_GROWTH, _LONGEST_POLL) + random.uniform(0, 1)  # noqa: S311 # jitter
+            asked = min(wait * _POLL_GROWTH, _LONGEST_POLL) if busy.retry_after is None else busy.retry_after
+            wait = asked + random.uniform(_SHORTEST_POLL, 1)  # noqa: S311 # spreads load, guards nothing
     return run
 
 

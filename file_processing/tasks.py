@@ -4,7 +4,7 @@ from typing import Any
 
 from file_processing.batch import abandon, process
 from shared.logging_utils import bind_context
-from shared.models import Batch, parse
+from shared.models import Batch, note_unknown, parse
 from shared.task import Call, task
 
 
@@ -13,11 +13,12 @@ from shared.task import Call, task
     "workflow_manager.workflow_v2.file_execution_tasks.process_file_batch",
     finalizer=abandon,
 )
-def process_file_batch(call: Call, batch_data: dict[str, Any]) -> dict[str, Any]:
+def process_file_batch(call: Call, /, batch_data: dict[str, Any], **unknown: Any) -> dict[str, Any]:
     """Work through the files of one batch. Payload and return: contract section 1.
 
     One file's failure is that file's; the batch goes on.
     """
+    note_unknown(Batch, unknown)
     batch = parse(Batch, batch_data)
     bind_context(execution_id=batch.file_data.execution_id, organization_id=batch.file_data.organization_id)
     return process(call, batch).model_dump(mode="json")

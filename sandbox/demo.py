@@ -83,13 +83,20 @@ def _check(output: Path | None, broker: str | None, database_url: str | None) ->
     if output is not None and not os.access(output.resolve().parent, os.W_OK):
         raise click.UsageError(f"--output: {output.resolve().parent} is not a folder that can be written to")
     for option, url, ports in (("--broker", broker, _BROKERS), ("--database-url", database_url, _DATABASES)):
-        parts = urlsplit(url or "")
-        if url and parts.scheme not in ports:
-            raise click.UsageError(
-                f"{option}: its address must begin with {' or '.join(f'{name}://' for name in ports)}"
-            )
-        if url and not listens(parts.hostname or "127.0.0.1", parts.port or ports[parts.scheme]):
-            raise click.UsageError(f"{option}: nothing answers at {parts.hostname}:{parts.port or ports[parts.scheme]}")
+        if url is not None:
+            _check_address(option, url, ports)
+
+
+def _check_address(option: str, url: str, ports: Mapping[str, int]) -> None:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "127.0.0.1", parts.port or ports[parts.scheme]
+    except (ValueError, KeyError):
+        raise click.UsageError(
+            f"{option}: it must be an address, {' or '.join(f'{name}://…' for name in ports)}"
+        ) from None
+    if not listens(host, port):
+        raise click.UsageError(f"{option}: nothing answers at {host}:{port}")
 
 
 def _samples() -> list[Path]:
@@ -168,7 +175,7 @@ def _run(documents: Mapping[str, Path], options: _Options) -> dict[str, Any]:
                     view.update(seen)
             results = driver.results(deployment, run)
             stats = driver.control("GET", "stats")
-            report = _report(run, results, stats, {"start": ready, "wall": time.monotonic() - begun})
+            report = _report(documents, run, results, stats, {"start": ready, "wall": time.monotonic() - begun})
             view.finish(report["files"], report["summary"])
         if options.keep:
             _stay(stack, view)
@@ -193,9 +200,14 @@ def _stay(stack: Stack, view: View) -> None:
 
 
 def _report(
-    run: Run, results: Mapping[str, Mapping[str, Any]], stats: Mapping[str, Any], times: Mapping[str, float]
+    names: Iterable[str],
+    run: Run,
+    results: Mapping[str, Mapping[str, Any]],
+    stats: Mapping[str, Any],
+    times: Mapping[str, float],
 ) -> dict[str, Any]:
-    files = [_row(name, row, results.get(name, {})) for name, row in sorted(run.files.items())]
+    missing = {"status": "ERROR", "execution_error": run.execution.get("error_message") or "it was never started"}
+    files = [_row(name, run.files.get(name, missing), results.get(name, {})) for name in names]
     summary = {
         "execution_id": run.execution_id,
         "status": run.execution["status"],

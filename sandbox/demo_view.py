@@ -7,6 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from sandbox.driver import Run
@@ -26,7 +27,7 @@ class View:
 
     def say(self, text: str) -> None:
         """One line of its own."""
-        self._console.print(text)
+        self._console.print(text, markup=False)
 
     def watching(self) -> AbstractContextManager[Any]:
         """The time in which `update` is called."""
@@ -41,12 +42,12 @@ class View:
             state = _state(run, name)
             if self._shown.setdefault(name, "waiting") != state:
                 self._shown[name] = state
-                self._console.print(f"  {name}: {state}")
+                self._console.print(f"  {name}: {state}", markup=False)
 
     def _progress(self, run: Run) -> Table:
         table = Table("file", "state", box=None, padding=(0, 2))
         for name in self._names:
-            table.add_row(name, _coloured(_state(run, name)))
+            table.add_row(escape(name), _coloured(_state(run, name)))
         return table
 
     def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
@@ -62,12 +63,12 @@ class View:
         for row in rows:
             result = row["result"] or {}
             table.add_row(
-                row["file"],
+                escape(row["file"]),
                 _coloured(row["status"]),
                 _number(result.get("pages")),
                 _number(result.get("characters")),
                 f"{row['seconds']:.2f}",
-                row["error"] or "",
+                escape(row["error"] or ""),
             )
         self._console.print(table)
         times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in summary["stages"].items())

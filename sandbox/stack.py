@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -81,8 +82,10 @@ class Stack:
             return
         # communicate() closes the pipe, which is the keeper's sign to end everything.
         self._keeper.communicate()
+        # Nothing to do, unless the keeper was killed itself.
         for part in self.parts.values():
             kill_group(part.pid)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def environment(self, **extra: str) -> dict[str, str]:
         """What every part finds in its environment."""

@@ -76,26 +76,41 @@ class InternalAPIClient:
         def send() -> M:
             return self._send(request, headers, deadline)
 
-        return self._policy.run(send, deadline) if request.endpoint.repeatable else send()
+        return self._policy.run(send, deadline)
 
     def _send(self, request: Request[M], headers: Mapping[str, str], deadline: Deadline) -> M:
-        deadline.check()
         endpoint = request.endpoint
         try:
-            answer = self._http.request(
-                endpoint.method,
-                request.path,
-                params=request.params,
-                json=request.json,
-                headers=headers,
-                timeout=httpx.Timeout(deadline.remaining, connect=deadline.cut(_CONNECT_SECONDS)),
-            )
+            answer, body = self._exchange(request, headers, deadline)
         except httpx.HTTPError as error:
             BACKEND_REQUESTS.labels(endpoint.route, "no_answer").inc()
             what = f"{endpoint.method} {endpoint.route}: {type(error).__name__}: {error}"
             raise BackendUnavailableError(what) from error
         BACKEND_REQUESTS.labels(endpoint.route, f"{answer.status_code // 100}xx").inc()
-        return protocol.decode(endpoint, answer.status_code, answer.headers, answer.content)
+        return protocol.decode(endpoint, answer.status_code, answer.headers, body)
+
+    def _exchange(
+        self, request: Request[M], headers: Mapping[str, str], deadline: Deadline
+    ) -> tuple[httpx.Response, bytes]:
+        sent = self._http.build_request(
+            request.endpoint.method,
+            request.path,
+            params=request.params,
+            json=request.json,
+            headers=headers,
+            timeout=httpx.Timeout(deadline.remaining, connect=deadline.cut(_CONNECT_SECONDS)),
+        )
+        answer = self._http.send(sent, stream=True)
+        body = bytearray()
+        try:
+            # A time-out of httpx bounds one read, not the sum of them: a body that drips would never end.
+            for chunk in answer.iter_bytes():
+                body += chunk
+                if deadline.over:
+                    raise httpx.ReadTimeout("the body came too slowly", request=sent)
+        finally:
+            answer.close()
+        return answer, bytes(body)
 
 
 class OrganizationAPI:
@@ -113,10 +128,13 @@ class OrganizationAPI:
         request = protocol.EXECUTION(execution_id=execution_id)
         return self._call(replace(request, params={"file_execution": "false"}))
 
-    def end_execution(self, execution_id: str, status: Status, counts: Counts, message: str | None) -> None:
-        """Write an execution's terminal status and its counts at once. The message is cut to 256 characters."""
+    def end_execution(self, execution_id: str, status: Status, counts: Counts, message: str | None) -> bool:
+        """Write an execution's terminal status and its counts at once. The message is cut to 256 characters.
+
+        Returns: False if it was terminal already, and is as it was.
+        """
         body = {"status": status, "error_message": message and message[:_LONGEST_MESSAGE], **asdict(counts)}
-        self._call(protocol.EXECUTION_STATUS(body, execution_id=execution_id))
+        return not self._call(protocol.EXECUTION_STATUS(body, execution_id=execution_id)).skipped
 
     def start_execution(self, execution_id: str, total_files: int) -> None:
         """Say that an execution is EXECUTING, and how many files it has."""
@@ -127,10 +145,10 @@ class OrganizationAPI:
         """The tools of a workflow."""
         return self._call(protocol.TOOL_INSTANCES(workflow_id=workflow_id)).tool_instances
 
-    def validate_tools(self, workflow_id: str, tool_instances: Sequence[str]) -> None:
+    def validate_tools(self, workflow_id: str, tool_instances: Sequence[str]) -> bool:
         """Have the tools' settings checked. BackendRefusedError with status 422 and the reasons if they are wrong."""
         body = {"workflow_id": workflow_id, "tool_instances": list(tool_instances)}
-        self._call(protocol.TOOL_VALIDATION(body))
+        return self._call(protocol.TOOL_VALIDATION(body)).success
 
     def configuration(self, key: str) -> Any:
         """The organization's value of a configuration key, or the backend's default for it."""

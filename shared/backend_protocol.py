@@ -42,13 +42,13 @@ class Endpoint(Generic[M]):
         method: HTTP method.
         route: path with its placeholders; also the bounded name that metrics use.
         answer: what a 2xx holds.
-        repeatable: whether sending the same request again is harmless.
+
+    Sending the same request again is harmless on every row: they read, set a value, or carry a key.
     """
 
     method: str
     route: str
     answer: type[M]
-    repeatable: bool = True
 
     def __call__(self, json: Mapping[str, Any] | None = None, **ids: str) -> "Request[M]":
         """The request for these ids, with that body; fields that are None are left out (a null is answered 400)."""
@@ -79,10 +79,11 @@ class Request(Generic[M]):
         """The headers, whole: the tenant is part of each request, never of the connection.
 
         Raises:
-            PayloadError: no organization; the backend would not refuse it but answer with somebody's nothing.
+            PayloadError: no organization, or none that a header can hold; the backend would not refuse it but answer
+                with somebody's nothing.
         """
-        if not organization_id:
-            raise PayloadError("a call to the internal API needs an organization")
+        if not (organization_id and organization_id.isascii() and organization_id.isprintable()):
+            raise PayloadError("a call to the internal API needs an organization of printable ASCII characters")
         found = {
             "Authorization": f"Bearer {key}",
             "X-Organization-ID": organization_id,

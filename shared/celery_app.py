@@ -46,7 +46,10 @@ def worker_app(profile_name: str) -> WorkerApp:
 
 
 def run(app: WorkerApp, arguments: Sequence[str]) -> None:
-    """Be that worker until told to stop. `arguments` are those of `celery worker` and win over ours."""
+    """Be that worker until told to stop. `arguments` are those of `celery worker` and win over ours.
+
+    But for `--loglevel=WARNING`, which Celery says by itself when nobody says anything: LOG_LEVEL decides then.
+    """
     name = app.profile.name
     # Gossip and mingle talk to every other worker at start and for ever after, and nothing here listens.
     # https://docs.celeryq.dev/en/stable/userguide/workers.html

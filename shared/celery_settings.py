@@ -9,11 +9,7 @@ from kombu.entity import Exchange, Queue
 
 from config.queue_routing import task_routes
 from config.workers import Profile
-from shared.config import Settings
-
-# How long a message may be held before the broker gives it to another worker. Above a batch's slice, one request and
-# the drain; far above what any task of ours holds.
-_VISIBILITY_SECONDS = 600
+from shared.config import VISIBILITY_SECONDS, Settings
 
 
 def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
@@ -30,6 +26,8 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
         # https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html
         "worker_pool": "threads",
         "worker_concurrency": profile.concurrency,
+        # Keeps what it cannot take, instead of logging it whole and dropping it.
+        "worker_consumer": "shared.dead_letters:KeepingConsumer",
         # A log handler of ours is there already: shared.logging_utils.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
@@ -85,7 +83,7 @@ def _connections(settings: Settings) -> dict[str, Any]:
 def _redis_options() -> dict[str, Any]:
     # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
     return {
-        "visibility_timeout": _VISIBILITY_SECONDS,
+        "visibility_timeout": VISIBILITY_SECONDS,
         "socket_connect_timeout": 4,
         "socket_timeout": 30,
         "socket_keepalive": True,

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 _WEAK_KEYS = frozenset({"changeme", "secret", "password", "internal", "test", "dev-internal-key-123", "internal-key"})
 _SHORTEST_KEY = 16
+# How long a message may be held before a Redis broker gives it to another worker.
+VISIBILITY_SECONDS = 600
 
 
 class SettingsError(Exception):
@@ -85,14 +87,15 @@ def _api_url(raw: str) -> str:
     parts = urlsplit(raw.rstrip("/"))
     if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.endswith("/internal"):
         raise ValueError
-    if parts.username or parts.query or parts.fragment:
+    if parts.username or parts.query or parts.fragment or parts.port == 0:
         raise ValueError
     return raw.rstrip("/")
 
 
 def _broker_url(raw: str) -> Secret:
     """an address that starts with amqp://, amqps://, redis:// or rediss://"""
-    if urlsplit(raw).scheme not in {"amqp", "amqps", "redis", "rediss"}:
+    parts = urlsplit(raw)
+    if parts.scheme not in {"amqp", "amqps", "redis", "rediss"} or parts.port == 0:
         raise ValueError
     return Secret(raw)
 
@@ -158,7 +161,10 @@ class Settings:
     )
     file_deadline: float = _var("FILE_DEADLINE_SECONDS", _seconds(1, 86_400), "seconds one file may take", "3600")
     execution_deadline: float = _var(
-        "EXECUTION_DEADLINE_SECONDS", _seconds(1, 604_800), "seconds an execution may take", "14400"
+        "EXECUTION_DEADLINE_SECONDS",
+        _seconds(1, 604_800),
+        "seconds an execution may take; its state is kept an hour longer",
+        "14400",
     )
 
     @classmethod
@@ -187,13 +193,6 @@ class Settings:
         """Every variable with its effective value, secrets masked."""
         return {spec.metadata["name"]: str(getattr(self, spec.name)) for spec in fields(self)}
 
-    @property
-    def redis_url(self) -> Secret:
-        """The state store as one address."""
-        user, password = quote(self.redis_username, safe=""), quote(self.redis_password.reveal(), safe="")
-        login = f"{user}:{password}@" if user or password else ""
-        return Secret(urlunsplit(("redis", f"{login}{self.redis_host}:{self.redis_port}", f"/{self.redis_db}", "", "")))
-
 
 def _read(spec: Mapping[str, Any], source: Mapping[str, str]) -> Any:
     name, parse = spec["name"], spec["parse"]
@@ -203,7 +202,7 @@ def _read(spec: Mapping[str, Any], source: Mapping[str, str]) -> Any:
     try:
         return parse(raw)
     except ValueError:
-        shown = "its value" if parse in {Secret, _broker_url} else repr(raw)
+        shown = "its value" if parse in {Secret, _broker_url, _api_url} else repr(raw)
         raise SettingsError(f"{name} must be {parse.__doc__}; {shown} is not") from None
 
 
@@ -237,4 +236,10 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     ):
         if low in values and high in values and values[low] >= values[high]:
             found.append(f"{names}: {values[low]:g} is not below {values[high]:g}")
+    held = values.get("batch_slice", 0) + values.get("backend_timeout", 0)
+    if held >= VISIBILITY_SECONDS:
+        found.append(
+            f"BATCH_SLICE_SECONDS and INTERNAL_API_TIMEOUT together must be below {VISIBILITY_SECONDS}, "
+            f"after which a broker gives a held message to another worker: {held:g} is not"
+        )
     return found

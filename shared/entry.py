@@ -11,22 +11,25 @@ from typing import Any
 from config.workers import Orchestration, orchestration_of
 from monitoring.prometheus_metrics import MESSAGES_FORWARDED
 from shared.api_client import OrganizationAPI
-from shared.errors import BackendRefusedError, OrchestrationError
+from shared.errors import BackendRefusedError, BackendUnavailableError, OrchestrationError
 from shared.logging_utils import bind_context, get_logger
-from shared.models import ExecuteOptions, ExecuteRequest, FileHash, parse
+from shared.models import ExecuteOptions, ExecuteRequest, FileHash, note_unknown, parse
 from shared.orchestration import fan_out, send_callback
-from shared.task import Call, task
+from shared.task import Call, bury, task
 
 log = get_logger(__name__)
 
 _FORWARDED = "forwarded"
+# An execution that could not be started for that long ends in error, and its caller hears of it.
+_PATIENCE_SECONDS = 300.0
+_UNPROCESSABLE = 422
 _BATCHES_KEY = "MAX_PARALLEL_FILE_BATCHES"
 
 
 def _end_failed(call: Call, error: Exception, /, *args: Any, **options: Any) -> None:
     """Keep the reason, and have the callback write it: one place writes how executions end."""
     if len(args) < 3 or not all(isinstance(value, str) and value for value in args[:3]):
-        log.error("kick_off_dropped", reason=str(error), needed="schema_name, workflow_id and execution_id as text")
+        bury(call, error, *args, **options)
         return
     pipeline_id = options.get("pipeline_id")
     request = ExecuteRequest(
@@ -40,9 +43,10 @@ def _end_failed(call: Call, error: Exception, /, *args: Any, **options: Any) -> 
     send_callback(call, orchestration_of(is_api=call.queue == orchestration_of(is_api=True).queue), request, [])
 
 
-@task("async_execute_bin", "async_execute_bin_api", finalizer=_end_failed)
+@task("async_execute_bin", "async_execute_bin_api", finalizer=_end_failed, patience=_PATIENCE_SECONDS)
 def async_execute_bin(
     call: Call,
+    /,
     schema_name: str,
     workflow_id: str,
     execution_id: str,
@@ -51,9 +55,7 @@ def async_execute_bin(
 ) -> dict[str, Any]:
     """Start an execution. Arguments and return: contract section 1; keyword arguments we do not know are logged."""
     bind_context(execution_id=execution_id, organization_id=schema_name)
-    unknown = sorted(options.keys() - ExecuteOptions.model_fields.keys())
-    if unknown:
-        log.warning("unknown_arguments", names=unknown)
+    note_unknown(ExecuteOptions, options)
     request = parse(
         ExecuteRequest,
         {
@@ -105,15 +107,20 @@ def _orchestrate(call: Call, request: ExecuteRequest, kind: Orchestration, backe
 def _validate_tools(backend: OrganizationAPI, workflow_id: str) -> None:
     instances = [tool.id for tool in backend.tool_instances(workflow_id)]
     try:
-        backend.validate_tools(workflow_id, instances)
+        valid = backend.validate_tools(workflow_id, instances)
     except BackendRefusedError as refused:
+        if refused.status != _UNPROCESSABLE:
+            raise
         raise OrchestrationError(f"the workflow's tools are not valid: {refused}") from refused
+    if not valid:
+        raise OrchestrationError("the workflow's tools are not valid, and the backend does not say why")
 
 
 def _batch_limit(call: Call, backend: OrganizationAPI) -> int:
     try:
         value = backend.configuration(_BATCHES_KEY)
-    except BackendRefusedError:
+    except (BackendRefusedError, BackendUnavailableError) as error:
+        log.warning("configuration_not_found", key=_BATCHES_KEY, reason=str(error))
         value = None
     return value if isinstance(value, int) and value >= 1 else call.settings.max_parallel_batches
 

@@ -10,7 +10,7 @@ WorkerError
 │   ├── StateStoreError
 │   └── BrokerError
 └── BackendRefusedError     the backend understood us, and says no
-    ├── UnauthorizedError
+    ├── UnauthorizedError   (retry)
     └── NotFoundError
 """
 
@@ -53,8 +53,11 @@ class BackendBusyError(BackendUnavailableError):
     """
 
     def __init__(self, message: str, retry_after: float | None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+        super().__init__(message, retry_after)  # both, so that it crosses from one process to another
+        self.message, self.retry_after = message, retry_after
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class StateStoreError(TransientError):
@@ -73,12 +76,17 @@ class BackendRefusedError(WorkerError):
     """
 
     def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
+        super().__init__(message, status)  # both, so that it crosses from one process to another
+        self.message, self.status = message, status
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class UnauthorizedError(BackendRefusedError):
-    """The backend does not accept INTERNAL_SERVICE_API_KEY."""
+    """The backend does not accept INTERNAL_SERVICE_API_KEY. It may soon: keys are rotated on one side first."""
+
+    retry = True
 
 
 class NotFoundError(BackendRefusedError):

@@ -11,26 +11,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 
-from shared.config import Settings
+from shared.config import VISIBILITY_SECONDS, Settings
 from shared.errors import StateStoreError
 from shared.models import BatchResult, FileResult
 
 _RESULTS_SECONDS = 86_400  # contract section 2
 _MARGIN_SECONDS = 3_600  # keys must outlive the deadline of what they are for
-_KEYS = ("fan_in", "batches", "started", "files", "pushed", "failure")
+_KEYS = ("fan_in", "batches", "started", "files", "failure")
 
-# Record a batch's result once, and say whether its recorder is to send the callback.
-# It is, if this completes the set; and again for a redelivery whose first delivery died before `sent` was written.
+# Record a batch's result once, and say whether its recorder is to send the callback: the batch that completes the set,
+# and no other; that one again when it is redelivered because its first delivery died before `sent` was written.
 _RECORD_BATCH = """
 local fan_in, batches = KEYS[1], KEYS[2]
 local expected = redis.call('HGET', fan_in, 'batches')
-if not expected then return 'gone' end
+if not expected then return 0 end
 redis.call('HSETNX', batches, ARGV[1], ARGV[2])
 redis.call('EXPIRE', batches, ARGV[3])
-if redis.call('HLEN', batches) < tonumber(expected) then return 'waiting' end
-if redis.call('HEXISTS', fan_in, 'sent') == 1 then return 'sent' end
-return 'complete'
+if redis.call('HLEN', batches) < tonumber(expected) then return 0 end
+redis.call('HSETNX', fan_in, 'claimed', ARGV[1])
+if redis.call('HGET', fan_in, 'claimed') ~= ARGV[1] then return 0 end
+return 1 - redis.call('HEXISTS', fan_in, 'sent')
 """
 
 _MARK_SENT = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'sent', 1) end"
@@ -51,21 +54,28 @@ class FanIn:
 
     Attributes:
         batches: how many results it waits for.
+        files: how many files are in them.
         callback_task: the task to send then.
         callback_queue: where to.
         callback_kwargs: its keyword arguments.
     """
 
     batches: int
+    files: int
     callback_task: str
     callback_queue: str
     callback_kwargs: Mapping[str, Any]
 
 
 def redis_client(settings: Settings) -> redis.Redis:
-    """The one way to a Redis connection: bounded waits, checked after idling, one retry on a fresh connection."""
-    client: redis.Redis = redis.Redis.from_url(
-        settings.redis_url.reveal(),
+    """The one way to a Redis connection: bounded waits, checked after idling, two more tries on a fresh connection."""
+    client: redis.Redis = redis.Redis(
+        host=settings.redis_host,
+        port=settings.redis_port,
+        db=settings.redis_db,
+        username=settings.redis_username or None,
+        password=settings.redis_password.reveal() or None,
+        retry=Retry(ExponentialBackoff(cap=1, base=0.1), 2),
         decode_responses=True,
         socket_connect_timeout=5,
         socket_timeout=5,
@@ -96,10 +106,14 @@ class ExecutionState:
         """Close every connection."""
         self._redis.close()
 
-    def open_fan_in(self, execution_id: str, fan_in: FanIn) -> None:
-        """Register what the batches of an execution are folded into. Doing it again changes nothing."""
+    def open_fan_in(self, execution_id: str, fan_in: FanIn) -> FanIn:
+        """Register what the batches of an execution are folded into. Doing it again changes nothing.
+
+        Returns: what is registered.
+        """
         fields = {
             "batches": fan_in.batches,
+            "files": fan_in.files,
             "callback_task": fan_in.callback_task,
             "callback_queue": fan_in.callback_queue,
             "callback_kwargs": json.dumps(dict(fan_in.callback_kwargs)),
@@ -109,26 +123,17 @@ class ExecutionState:
             for name, value in fields.items():
                 pipe.hsetnx(key, name, value)  # type: ignore[arg-type] # redis-py types hash values as str
             pipe.expire(key, self._expiry)
-            pipe.execute()
+            pipe.hgetall(key)
+            return _fan_in(pipe.execute()[-1])
 
     def record_batch(self, execution_id: str, batch: int, result: BatchResult) -> FanIn | None:
-        """Record a batch's result, once. The fan-in, if the caller is the one to send the callback; else None."""
+        """Record a batch's result, once. The fan-in, if this batch is the one to send the callback; else None."""
         keys = [_key(execution_id, "fan_in"), _key(execution_id, "batches")]
         with _translated():
-            said = self._record_batch(keys=keys, args=[batch, result.model_dump_json(), self._expiry])
-        return self._fan_in(execution_id) if said == "complete" else None
-
-    def _fan_in(self, execution_id: str) -> FanIn | None:
-        with _translated():
-            stored: dict[str, str] = self._redis.hgetall(_key(execution_id, "fan_in"))  # type: ignore[assignment]
-        if not stored:
-            return None
-        return FanIn(
-            batches=int(stored["batches"]),
-            callback_task=stored["callback_task"],
-            callback_queue=stored["callback_queue"],
-            callback_kwargs=json.loads(stored["callback_kwargs"]),
-        )
+            if not self._record_batch(keys=keys, args=[batch, result.model_dump_json(), self._expiry]):
+                return None
+            stored: dict[str, str] = self._redis.hgetall(keys[0])  # type: ignore[assignment]
+        return _fan_in(stored) if stored else None
 
     def batch_results(self, execution_id: str) -> list[dict[str, Any]]:
         """The recorded results of an execution's batches, in the order of the batches."""
@@ -170,6 +175,13 @@ class ExecutionState:
             pipe.expire(key, self._expiry)
             pipe.execute()
 
+    def forget_files(self, execution_id: str, places: Sequence[str]) -> None:
+        """Delete what is remembered of these files."""
+        with _translated(), self._redis.pipeline() as pipe:
+            for what in ("files", "started"):
+                pipe.hdel(_key(execution_id, what), *places)
+            pipe.execute()
+
     def push_api_result(
         self, workflow_id: str, execution_id: str, file_execution_id: str, item: Mapping[str, Any]
     ) -> bool:
@@ -191,9 +203,25 @@ class ExecutionState:
         return found
 
     def forget(self, execution_id: str) -> None:
-        """Delete every key of an execution that has ended."""
-        with _translated():
-            self._redis.delete(*(_key(execution_id, what) for what in _KEYS))
+        """Delete every key of an execution that has ended.
+
+        But for the claims on its results, which end as soon as no copy of a batch can still be at work: a copy is cut
+        off from its message after that time.
+        """
+        with _translated(), self._redis.pipeline() as pipe:
+            pipe.delete(*(_key(execution_id, what) for what in _KEYS))
+            pipe.expire(_key(execution_id, "pushed"), VISIBILITY_SECONDS)
+            pipe.execute()
+
+
+def _fan_in(stored: Mapping[str, str]) -> FanIn:
+    return FanIn(
+        batches=int(stored["batches"]),
+        files=int(stored["files"]),
+        callback_task=stored["callback_task"],
+        callback_queue=stored["callback_queue"],
+        callback_kwargs=json.loads(stored["callback_kwargs"]),
+    )
 
 
 def _key(execution_id: str, what: str) -> str:

@@ -17,8 +17,8 @@ _SHARED = (
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
-# These say at INFO what our own events say better: a line per request with its address, per message with its arguments.
-_QUIET = ("httpx", "httpcore", "celery.app.trace", "celery.worker.strategy")
+# These say what our own events say better, and with what must not be in a log: addresses, arguments, results.
+_QUIET = ("httpx", "httpcore", "celery.app.trace", "celery.worker.strategy", "celery.pool")
 
 
 def configure_logging(level: str, log_format: str) -> None:
@@ -44,7 +44,8 @@ def configure_logging(level: str, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
+            # Not what others add to their lines: Celery adds the arguments of a failed task, and they hold secrets.
+            foreign_pre_chain=list(_SHARED),
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
@@ -52,7 +53,7 @@ def configure_logging(level: str, log_format: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING if level != "DEBUG" else logging.DEBUG)
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def get_logger(name: str) -> Any:

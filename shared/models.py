@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from shared.errors import PayloadError
+from shared.logging_utils import get_logger
 
 
 class Status(StrEnum):
@@ -43,11 +52,20 @@ class Counts:
 
 TERMINAL = frozenset({Status.COMPLETED, Status.STOPPED, Status.ERROR})
 
+log = get_logger(__name__)
+
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
 class _Payload(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {name: value for name, value in data.items() if value is not None}
+        return data
 
 
 class FileHash(_Payload):
@@ -265,15 +283,29 @@ class FileRun(_Payload):
 
     @property
     def succeeded(self) -> bool:
-        """Whether the tools ended well."""
-        return self.status.upper() == Status.COMPLETED
+        """Whether the tools ended well. Without a result they did not, whatever they say."""
+        return self.status.upper() == Status.COMPLETED and self.result is not None
 
 
 class Acknowledgement(_Payload):
-    """An answer of which only its coming matters."""
+    """An answer of which only its coming matters, but for `skipped`: the row is terminal already, and stays so."""
+
+    status: str | None = None
+
+    @property
+    def skipped(self) -> bool:
+        """Whether nothing was written."""
+        return self.status == "skipped"
 
 
 P = TypeVar("P", bound=_Payload)
+
+
+def note_unknown(model: type[_Payload], arguments: Mapping[str, Any]) -> None:
+    """Log the keyword arguments of a message that nobody here knows: its sender is newer than we are."""
+    unknown = sorted(arguments.keys() - model.model_fields.keys())
+    if unknown:
+        log.warning("unknown_arguments", names=unknown)
 
 
 def parse(model: type[P], data: Any) -> P:

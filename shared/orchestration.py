@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from config.workers import Orchestration
+from shared.errors import OrchestrationError
 from shared.execution_state import FanIn
 from shared.logging_utils import get_logger
 from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash
@@ -34,13 +35,21 @@ def fan_out(call: Call, request: ExecuteRequest, kind: Orchestration, files: Seq
     Doing it again sends the same batches again, which then find their files done.
 
     Returns: the number of batches.
+
+    Raises:
+        OrchestrationError: an earlier delivery has sent other batches, of a source that has changed since.
     """
     batches = plan(files, limit)
     if not batches:
         send_callback(call, kind, request, [])
         return 0
-    fan_in = FanIn(len(batches), kind.callback_task, kind.callback_queue, _callback_kwargs(request))
-    call.state.open_fan_in(request.execution_id, fan_in)
+    wanted = FanIn(len(batches), len(files), kind.callback_task, kind.callback_queue, _callback_kwargs(request))
+    opened = call.state.open_fan_in(request.execution_id, wanted)
+    if opened != wanted:
+        raise OrchestrationError(
+            f"the source changed from {opened.files} to {len(files)} files while the execution was being started: "
+            "start it again"
+        )
     for number, batch in enumerate(batches):
         call.send(
             BATCH_TASK,
@@ -51,20 +60,23 @@ def fan_out(call: Call, request: ExecuteRequest, kind: Orchestration, files: Seq
     return len(batches)
 
 
-def batch_id(call: Call) -> str:
-    """What names a batch within its execution: its place in the fan-in, or for a batch of others its task's id."""
-    place = call.headers.get(_HEADER)
-    return str(place["batch"]) if place else call.task_id
+def places(call: Call, batch: Batch) -> dict[str, FileHash]:
+    """The files of a batch by what names each within its execution, whoever delivers it and how often.
+
+    A batch of ours is named by its number in the fan-in; one of others by its task's id.
+    """
+    number = call.headers[_HEADER]["batch"] if is_ours(call) else call.task_id
+    return {f"{number}/{position}/{file.file_name}": file for position, file in enumerate(batch.files)}
+
+
+def is_ours(call: Call) -> bool:
+    """Whether a fan-in of ours waits for this batch. Others have a publisher who folds them himself, or nobody."""
+    return _HEADER in call.headers
 
 
 def fan_in(call: Call, result: BatchResult) -> None:
-    """Record the batch that this call is, and send the callback if it was the last.
-
-    A batch without our header has a publisher who folds it himself, or nobody: then there is nothing to do.
-    """
-    place = call.headers.get(_HEADER)
-    if not place:
-        return
+    """Record the batch that this call is, and send the callback if it was the last."""
+    place = call.headers[_HEADER]
     execution_id = place["execution_id"]
     last = call.state.record_batch(execution_id, place["batch"], result)
     if last is not None:

@@ -18,7 +18,7 @@ def jittered(first: float, attempt: int, cap: float) -> float:
 
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
-    return random.uniform(0, min(cap, first * 2 ** (attempt - 1)))  # noqa: S311 # spreads load, guards nothing
+    return random.uniform(0, min(cap, first * 2.0 ** min(attempt - 1, 60)))  # noqa: S311 # spreads load, guards nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class RetryPolicy:
         return retrying(send)
 
     def _used_up(self, state: tenacity.RetryCallState, deadline: Deadline) -> bool:
-        too_long = state.upcoming_sleep > min(self.longest_wait, deadline.remaining)
-        return state.attempt_number >= self.attempts or too_long
+        wait = state.upcoming_sleep
+        return state.attempt_number >= self.attempts or wait > self.longest_wait or wait >= deadline.remaining
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

@@ -3,6 +3,7 @@
 Task bodies are plain functions `(call, *contract arguments) -> contract return`, without a try, marked by `task`.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +12,12 @@ from types import ModuleType
 from typing import Any, NoReturn, Protocol
 
 import kombu.exceptions
+from amqp.exceptions import AMQPError
 from celery import Celery, Task
 from celery.exceptions import Reject
+from redis import RedisError
 
+from config.queue_routing import DEAD_LETTERS
 from config.workers import Profile
 from monitoring.prometheus_metrics import TASK_SECONDS, TASKS
 from shared.api_client import OrganizationAPI
@@ -26,9 +30,11 @@ from shared.retry_utils import jittered
 
 log = get_logger(__name__)
 
-_RETRIES = 5
 _FIRST_WAIT = 2.0
 _LONGEST_WAIT = 60.0
+_FIRST_TRIED = "first_tried"  # header: when a message that is retried was first delivered
+# All the ways in which a broker does not take a message; kombu translates only some of them.
+_UNSENT = (kombu.exceptions.OperationalError, AMQPError, RedisError, OSError)
 
 
 class HandBack(Exception):  # noqa: N818 # not an error: work that goes on in a later delivery
@@ -45,7 +51,6 @@ class Call:
         task_id: the same for every delivery, retry and hand-back of one message.
         queue: where the message came from.
         headers: what its sender wrote beside the payload.
-        last_attempt: whether a transient error now ends the task.
     """
 
     app: "WorkerApp"
@@ -53,7 +58,6 @@ class Call:
     task_id: str
     queue: str
     headers: Mapping[str, Any]
-    last_attempt: bool
 
     @property
     def settings(self) -> Settings:
@@ -79,8 +83,15 @@ class Call:
         """
         try:
             self.app.send_task(task, args=args, kwargs=dict(kwargs or {}), queue=queue, **options)
-        except (kombu.exceptions.OperationalError, OSError) as error:
+        except _UNSENT as error:
             raise BrokerError(f"{task} could not be sent to {queue}: {error}") from error
+
+
+def bury(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
+    """Keep a message that failed for good, with its reason, where people find it."""
+    headers = {**call.headers, "kept_from": call.queue, "kept_because": str(error)}
+    log.error("message_kept", queue=call.queue, reason=str(error))
+    call.send(call.task, DEAD_LETTERS, list(args), kwargs, headers=headers, task_id=call.task_id)
 
 
 class WorkerApp(Celery):  # type: ignore[misc] # Celery ships no types
@@ -98,22 +109,28 @@ class Finalizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A task before there is an application: its names, its function, and what ends it."""
+    """A task before there is an application.
+
+    Attributes:
+        names: what its messages call it.
+        function: takes a `Call`, then the contract's arguments.
+        finalizer: what ends it when it has failed for good.
+        patience: seconds from the first delivery in which a transient error is retried.
+    """
 
     names: tuple[str, ...]
     function: Callable[..., Any]
     finalizer: Finalizer
+    patience: float
 
 
-def _nothing(_call: Call, _error: Exception, /, *_args: Any, **_kwargs: Any) -> None:
-    """Nothing is folded from this task."""
-
-
-def task(*names: str, finalizer: Finalizer = _nothing) -> Callable[[Callable[..., Any]], Definition]:
-    """Mark a function as a task under these names. It takes a `Call`, then the contract's arguments."""
+def task(
+    *names: str, finalizer: Finalizer = bury, patience: float = math.inf
+) -> Callable[[Callable[..., Any]], Definition]:
+    """Mark a function as a task under these names: `Definition` says what the arguments are."""
 
     def mark(function: Callable[..., Any]) -> Definition:
-        return Definition(names, function, finalizer)
+        return Definition(names, function, finalizer, patience)
 
     return mark
 
@@ -123,7 +140,7 @@ def register(app: WorkerApp, module: ModuleType) -> None:
     for definition in vars(module).values():
         if isinstance(definition, Definition):
             # Not shared: Celery would register it with every other application of the process too.
-            options = {"base": _Seam, "finalizer": staticmethod(definition.finalizer), "shared": False}
+            options = {"base": _Seam, "definition": definition, "shared": False}
             for name in definition.names:
                 app.task(definition.function, name=name, **options)
 
@@ -131,7 +148,8 @@ def register(app: WorkerApp, module: ModuleType) -> None:
 class _Seam(Task):  # type: ignore[misc] # Celery ships no types
     abstract = True
     typing = False  # the payload's model checks the arguments, and the first of them is ours
-    max_retries = None  # counted here, since a finalizer that cannot be reached is retried without end
+    max_retries = None  # it is time that ends retries here, and never those of a finalizer
+    definition: Definition
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = self._call()
@@ -143,7 +161,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
                 ended(outcome="handed_back", reason=str(reason))
                 return None
             except Exception as error:
-                if _transient(error) and not call.last_attempt:
+                if _transient(error) and self._patient(call):
                     ended(outcome="retried", reason=str(error))
                     self._retry(error)
                 ended(reason=str(error))
@@ -160,20 +178,24 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
             task_id=request.id,
             queue=(request.delivery_info or {}).get("routing_key") or "",
             headers=request.headers or {},
-            last_attempt=request.retries >= _RETRIES,
         )
+
+    def _patient(self, call: Call) -> bool:
+        now = time.time()
+        return now - float(call.headers.get(_FIRST_TRIED, now)) < self.definition.patience
 
     def _finalize(self, call: Call, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            self.finalizer(call, error, *args, **kwargs)
+            self.definition.finalizer(call, error, *args, **kwargs)
         except TransientError as unreachable:
             log.warning("finalizer_postponed", reason=str(unreachable))
             self._retry(error)
 
     def _retry(self, error: Exception) -> NoReturn:
-        wait = jittered(_FIRST_WAIT, min(self.request.retries, _RETRIES) + 1, _LONGEST_WAIT)
+        wait = jittered(_FIRST_WAIT, self.request.retries + 1, _LONGEST_WAIT)
+        headers = {_FIRST_TRIED: time.time(), **(self.request.headers or {})}
         try:
-            self.retry(exc=error, countdown=wait)
+            self.retry(exc=error, countdown=wait, headers=headers)
         except Reject as unsent:
             # Celery would drop the message here: its retry could not be published.
             raise Reject(unsent.reason, requeue=True) from error
@@ -182,7 +204,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
     def _hand_back(self) -> None:
         try:
             self.signature_from_request(self.request).apply_async()
-        except (kombu.exceptions.OperationalError, OSError) as error:
+        except _UNSENT as error:
             raise Reject(error, requeue=True) from error
 
 

@@ -15,6 +15,7 @@ import redis
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
+from config.queue_routing import DEAD_LETTERS
 from config.workers import PROFILES
 from sandbox.stack import Stack, listens
 
@@ -79,7 +80,7 @@ def _in_use(queue: str) -> bool:
 
 def _delete_queues() -> None:
     with Connection(RABBITMQ, connect_timeout=5) as connection, connection.channel() as channel:
-        for name in PROFILES["all"].queues:
+        for name in (*PROFILES["all"].queues, DEAD_LETTERS):
             Queue(name, Exchange(name, "direct"), name, channel=channel).delete()
             Exchange(name, "direct", channel=channel).delete()
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 from config.workers import PROFILES, Profile
 from shared.api_client import OrganizationAPI
 from shared.config import Settings
-from shared.errors import NotFoundError, WorkerError
+from shared.errors import BackendUnavailableError, NotFoundError, WorkerError
 from shared.execution_state import FanIn
 from shared.models import (
     TERMINAL,
@@ -57,6 +57,9 @@ class FakeBackend:
     files: dict[str, str] = field(default_factory=dict)
     ended: tuple[Status, Counts, str | None] | None = None
     pipeline: PipelineStatus | None = None
+    unreachable: set[str] = field(default_factory=set)
+    tools_are_valid: bool = True
+    stopped_meanwhile: bool = False
     accepted: dict[str, str] = field(default_factory=dict)
 
     def _called(self, name: str) -> None:
@@ -71,10 +74,14 @@ class FakeBackend:
             {"execution": row | {"pipeline_id": self.pipeline_id}, "source_config": {"is_api": self.is_api}}
         )
 
-    def end_execution(self, _execution_id: str, status: Status, counts: Counts, message: str | None) -> None:
+    def end_execution(self, _execution_id: str, status: Status, counts: Counts, message: str | None) -> bool:
         self._called("end_execution")
         assert self.status not in TERMINAL
+        if self.stopped_meanwhile:
+            self.status = "STOPPED"
+            return False
         self.status, self.ended = status, (status, counts, message)
+        return True
 
     def start_execution(self, _execution_id: str, total_files: int) -> None:
         self._called("start_execution")
@@ -84,8 +91,9 @@ class FakeBackend:
         self._called("tool_instances")
         return [ToolInstance(id="tool", tool_id="text_extractor")]
 
-    def validate_tools(self, _workflow_id: str, _tool_instances: list[str]) -> None:
+    def validate_tools(self, _workflow_id: str, _tool_instances: list[str]) -> bool:
         self._called("validate_tools")
+        return self.tools_are_valid
 
     def configuration(self, _key: str) -> Any:
         self._called("configuration")
@@ -98,6 +106,8 @@ class FakeBackend:
     def file_execution(self, _execution_id: str, _workflow_id: str, file: FileHash) -> FileExecution:
         self._called("file_execution")
         key = f"fe-{file.file_name}"
+        if key in self.unreachable:
+            raise BackendUnavailableError("away")
         return FileExecution(id=key, status=self.files.setdefault(key, ""))
 
     def file_status(self, file_execution_id: str, status: Status, error: str | None = None) -> None:
@@ -147,6 +157,7 @@ class FakeState:
     def __init__(self) -> None:
         self.fan_ins: dict[str, FanIn] = {}
         self.sent: set[str] = set()
+        self.claims: dict[str, int] = {}
         self.batches: dict[str, dict[int, BatchResult]] = {}
         self.files: dict[str, dict[str, FileResult]] = {}
         self.started: dict[str, dict[str, float]] = {}
@@ -154,8 +165,8 @@ class FakeState:
         self.pushed: set[tuple[str, str]] = set()
         self.failures: dict[str, str] = {}
 
-    def open_fan_in(self, execution_id: str, fan_in: FanIn) -> None:
-        self.fan_ins.setdefault(execution_id, fan_in)
+    def open_fan_in(self, execution_id: str, fan_in: FanIn) -> FanIn:
+        return self.fan_ins.setdefault(execution_id, fan_in)
 
     def record_batch(self, execution_id: str, batch: int, result: BatchResult) -> FanIn | None:
         fan_in = self.fan_ins.get(execution_id)
@@ -163,7 +174,9 @@ class FakeState:
             return None
         recorded = self.batches.setdefault(execution_id, {})
         recorded.setdefault(batch, result)
-        return fan_in if len(recorded) >= fan_in.batches and execution_id not in self.sent else None
+        if len(recorded) < fan_in.batches or execution_id in self.sent:
+            return None
+        return fan_in if self.claims.setdefault(execution_id, batch) == batch else None
 
     def batch_results(self, execution_id: str) -> list[dict[str, Any]]:
         return [result.model_dump(mode="json") for _, result in sorted(self.batches.get(execution_id, {}).items())]
@@ -198,10 +211,14 @@ class FakeState:
         return self.failures.get(execution_id)
 
     def forget(self, execution_id: str) -> None:
-        for kept in (self.fan_ins, self.batches, self.files, self.started, self.failures):
+        for kept in (self.fan_ins, self.claims, self.batches, self.files, self.started, self.failures):
             cast("dict[str, Any]", kept).pop(execution_id, None)
         self.sent.discard(execution_id)
-        self.pushed = {claim for claim in self.pushed if claim[0] != execution_id}
+
+    def forget_files(self, execution_id: str, places: list[str]) -> None:
+        for place in places:
+            self.files.get(execution_id, {}).pop(place, None)
+            self.started.get(execution_id, {}).pop(place, None)
 
 
 @dataclass
@@ -241,6 +258,6 @@ class FakeApp:
             raise OSError("connection refused")
         self.sent.append(Sent(task, queue, args, kwargs, options.get("headers", {})))
 
-    def call(self, task: str = "task", *, queue: str = "queue", last: bool = False, **headers: Any) -> Call:
+    def call(self, task: str = "task", *, queue: str = "queue", **headers: Any) -> Call:
         app = cast("WorkerApp", self)
-        return Call(app=app, task=task, task_id="task-1", queue=queue, headers=headers, last_attempt=last)
+        return Call(app=app, task=task, task_id="task-1", queue=queue, headers=headers)

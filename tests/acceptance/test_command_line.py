@@ -68,9 +68,10 @@ def test_the_demo_names_what_it_cannot_take_before_anything_starts(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--broker", "sqs://x"), "--broker: its address must begin with amqp://"),
+        (("--broker", "sqs://x"), "--broker: it must be an address, amqp://"),
         (("--broker", "amqp://guest:guest@127.0.0.1:1//"), "--broker: nothing answers at 127.0.0.1:1"),
-        (("--database-url", "mysql://x"), "--database-url: its address must begin with postgresql://"),
+        (("--broker", "amqp://host:port//"), "--broker: it must be an address, amqp://"),
+        (("--database-url", "mysql://x"), "--database-url: it must be an address, postgresql://"),
         (("--output", "/nowhere/report.json"), "--output: /nowhere is not a folder that can be written to"),
         (("--batches", "0"), "'--batches'"),
         (("--workers", "three"), "'--workers'"),

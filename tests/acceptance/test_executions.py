@@ -13,9 +13,12 @@ from uuid import uuid4
 import pytest
 import redis
 from celery import Celery
+from kombu.connection import Connection
 
+from config.queue_routing import DEAD_LETTERS
 from sandbox.driver import Deployment, Driver, Run
 from sandbox.stack import FOUR, Stack, wait_for
+from shared.config import VISIBILITY_SECONDS
 from tests.acceptance.conftest import BACKEND, QUICK, Fleet
 
 pytestmark = pytest.mark.timeout(240)
@@ -67,11 +70,12 @@ def everything_completed(driver: Driver, deployment: Deployment, run: Run, names
 
 
 def nothing_is_left(stack: Stack) -> None:
-    """No message, no lease, no key of an execution; only the backend's results stay."""
+    """No message, no lease, no key of an execution; only the backend's results and the claims on them stay a while."""
 
     def keys() -> set[str]:
         with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
-            return {key for key in client.scan_iter() if not key.startswith(("_kombu.", "api_results:"))}
+            found = {key for key in client.scan_iter() if not key.startswith(("_kombu.", "api_results:"))}
+            return {key for key in found if not (key.endswith(":pushed") and client.ttl(key) <= VISIBILITY_SECONDS)}
 
     wait_for(lambda: keys() == set(), 10, f"an empty state store, which has {keys()}")
 
@@ -129,6 +133,16 @@ def test_a_backend_in_foul_weather(fleet: Fleet, tmp_path: Path) -> None:
     assert sum(injected.values()) > 10
 
 
+def test_a_callback_that_finds_the_backend_failing_comes_again(fleet: Fleet) -> None:
+    stack, driver = fleet
+    made, run = pending_execution(driver, "failing")
+    driver.control("PUT", "switches", {"error_500_seconds": 8.0, "error_500_path": "update_status"})
+    named = {"execution_id": run.execution_id, "organization_id": made["organization_id"], "pipeline_id": None}
+    publish(stack, "process_batch_callback_api", "api_file_processing_callback", [[]], named)
+    assert counts(finish(driver, run, 60)) == ("COMPLETED", 0, 0, 0)
+    assert "retried" in {end["outcome"] for end in events(stack, "callback", "task_ended")}
+
+
 def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fleet], tmp_path: Path) -> None:
     stack, driver = start_fleet("api_deployment", "file_processing", "callback", LOG_LEVEL="DEBUG")
     deployment = driver.deploy("restart", batches=4)
@@ -170,10 +184,10 @@ def test_a_killed_worker_s_batch_is_done_by_the_next(
     nothing_is_left(stack)
 
 
-def publish(stack: Stack, task: str, queue: str, args: list[Any]) -> None:
+def publish(stack: Stack, task: str, queue: str, args: list[Any], kwargs: dict[str, Any] | None = None) -> None:
     """Send a message as another program would: Celery's defaults, none of our code."""
     with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher:
-        publisher.send_task(task, args=args, queue=queue, ignore_result=True)
+        publisher.send_task(task, args=args, kwargs=kwargs, queue=queue, ignore_result=True)
 
 
 def pending_execution(driver: Driver, organization: str) -> tuple[dict[str, Any], Run]:
@@ -229,7 +243,43 @@ def test_a_message_that_names_no_execution_fails_loudly(fleet: Fleet) -> None:
     publish(stack, "async_execute_bin", "celery_api_deployments", [])
     wait_for(lambda: len(events(stack, "api_deployment", "task_ended")) > before, 20, "the message")
     assert "missing" in events(stack, "api_deployment", "task_ended")[-1]["reason"]
-    assert events(stack, "api_deployment", "kick_off_dropped")
+    assert events(stack, "api_deployment", "message_kept")
+    (kept,) = dead_letters(stack)
+    assert (kept.headers["task"], kept.headers["kept_from"]) == ("async_execute_bin", "celery_api_deployments")
+
+
+def dead_letters(stack: Stack) -> list[Any]:
+    """Take what is kept for people, as it is."""
+    found = []
+    with Connection(stack.broker_url) as connection, connection.channel() as channel:
+        while (message := channel.basic_get(DEAD_LETTERS)) is not None:
+            channel.basic_ack(message.delivery_tag)
+            found.append(message)
+    return found
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_what_no_task_can_take_is_kept_and_its_content_is_not_logged(
+    broker: str, request: pytest.FixtureRequest, start_fleet: Callable[..., Fleet]
+) -> None:
+    url = request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
+    stack, _ = start_fleet("general", broker_url=url, LOG_LEVEL="DEBUG")
+    publish(stack, "no.such.task", "celery", ["s3cret-content"])
+    with Connection(stack.broker_url) as connection, connection.Producer() as producer:
+        producer.publish({"not": "a task", "but": "s3cret-content"}, routing_key="celery")
+        broken = {"task": "async_execute_bin", "id": "broken", "lang": "py"}
+        json_type = {"content_type": "application/json", "content_encoding": "utf-8"}
+        producer.publish("{s3cret-content", routing_key="celery", headers=broken, **json_type)
+        producer.publish("s3cret-content", routing_key="celery", headers=broken, content_type="application/x-python")
+    publish(stack, "async_execute_bin", "celery", ["org", "wf", "ex", {}, "one too many: s3cret-content"])
+    wait_for(lambda: len(events(stack, "general", "message_kept")) >= 4, 20, "what is kept")
+    wait_for(lambda: len(events(stack, "general", "task_ended")) >= 1, 20, "the task")
+    kept = dead_letters(stack)
+    assert len(kept) == 4
+    assert all("s3cret-content" in str(message.body) for message in kept)
+    assert all(message.headers["kept_because"] for message in kept)
+    assert "s3cret-content" not in stack.parts["general"].log.read_text()
+    stack.check()
 
 
 @pytest.mark.parametrize("profiles", [FOUR, ("all",)], ids=["four", "all"])

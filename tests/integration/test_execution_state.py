@@ -9,12 +9,13 @@ import pytest
 import redis
 
 from file_processing.batch import fold
+from shared.config import VISIBILITY_SECONDS
 from shared.errors import StateStoreError
 from shared.execution_state import ExecutionState, FanIn, redis_client
 from shared.models import BatchResult, FileResult, Status
 from tests.fakes import FakeState, settings
 
-FAN_IN = FanIn(3, "process_batch_callback_api", "api_file_processing_callback", {"execution_id": "ex"})
+FAN_IN = FanIn(3, 9, "process_batch_callback_api", "api_file_processing_callback", {"execution_id": "ex"})
 DEADLINE = 100.0
 
 
@@ -34,7 +35,7 @@ def state(request: pytest.FixtureRequest) -> Iterator[ExecutionState]:
 
 
 def test_the_last_batch_gets_the_fan_in(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FAN_IN)
+    assert state.open_fan_in("ex", FAN_IN) == FAN_IN
     assert state.record_batch("ex", 2, result("c")) is None
     assert state.record_batch("ex", 0, result("a")) is None
     assert state.record_batch("ex", 2, result("again")) is None
@@ -43,8 +44,16 @@ def test_the_last_batch_gets_the_fan_in(state: ExecutionState) -> None:
     assert names == ["a", "b", "c"]
 
 
+def test_only_the_batch_that_completes_the_set_gets_the_fan_in(state: ExecutionState) -> None:
+    state.open_fan_in("ex", FanIn(2, 2, "t", "q", {}))
+    assert state.record_batch("ex", 0, result("a")) is None
+    assert state.record_batch("ex", 1, result("b")) is not None
+    assert state.record_batch("ex", 0, result("a")) is None
+    assert state.record_batch("ex", 1, result("b")) is not None
+
+
 def test_the_fan_in_is_given_out_until_it_was_sent(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FanIn(1, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}))
     assert state.record_batch("ex", 0, result("a")) is not None
     assert state.record_batch("ex", 0, result("a")) is not None
     state.callback_sent("ex")
@@ -54,7 +63,7 @@ def test_the_fan_in_is_given_out_until_it_was_sent(state: ExecutionState) -> Non
 def test_opening_it_again_changes_nothing(state: ExecutionState) -> None:
     state.open_fan_in("ex", FAN_IN)
     state.record_batch("ex", 0, result("a"))
-    state.open_fan_in("ex", FanIn(1, "other", "other", {}))
+    assert state.open_fan_in("ex", FanIn(1, 1, "other", "other", {})) == FAN_IN
     assert state.record_batch("ex", 1, result("b")) is None
     assert state.record_batch("ex", 2, result("c")) == FAN_IN
 
@@ -72,6 +81,15 @@ def test_files_are_remembered_by_their_places(state: ExecutionState) -> None:
     assert state.file_results("other", ["0/4"]) == {}
 
 
+def test_files_can_be_forgotten_alone(state: ExecutionState) -> None:
+    for place in ("0/0", "0/1"):
+        state.file_started("ex", place, 1.0)
+        state.record_file("ex", place, FileResult(file="a", status=Status.COMPLETED))
+    state.forget_files("ex", ["0/0"])
+    assert list(state.file_results("ex", ["0/0", "0/1"])) == ["0/1"]
+    assert state.file_started("ex", "0/0", 2.0) == 2.0
+
+
 def test_the_first_start_of_a_file_counts(state: ExecutionState) -> None:
     assert state.file_started("ex", "0/0", 5.5) == 5.5
     assert state.file_started("ex", "0/0", 9.0) == 5.5
@@ -79,10 +97,10 @@ def test_the_first_start_of_a_file_counts(state: ExecutionState) -> None:
 
 
 def test_a_callback_that_ran_already_is_not_remembered(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FanIn(1, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}))
     state.forget("ex")
     state.callback_sent("ex")
-    state.open_fan_in("ex", FanIn(1, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}))
     assert state.record_batch("ex", 0, result("a")) is not None
 
 
@@ -112,12 +130,14 @@ def test_forgetting_leaves_nothing(state: ExecutionState) -> None:
     assert state.record_batch("ex", 0, result("a")) is None
 
 
-def test_of_many_threads_one_gets_the_fan_in(redis_connection: "redis.Redis") -> None:
+def test_of_many_threads_one_batch_gets_the_fan_in(redis_connection: "redis.Redis") -> None:
+    """Each batch is delivered twice, all at once."""
     state = ExecutionState(redis.Redis(connection_pool=redis_connection.connection_pool), DEADLINE)
-    state.open_fan_in("ex", FanIn(64, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(64, 64, "t", "q", {}))
+    numbers = [*range(64), *range(64)]
     with ThreadPoolExecutor(16) as pool:
-        given = list(pool.map(lambda number: state.record_batch("ex", number, result(str(number))), range(64)))
-    assert sum(found is not None for found in given) == 1
+        given = list(pool.map(lambda number: state.record_batch("ex", number, result(str(number))), numbers))
+    assert len({number for number, found in zip(numbers, given, strict=True) if found is not None}) == 1
     assert len(state.batch_results("ex")) == 64
 
 
@@ -135,7 +155,9 @@ def test_every_key_ends_with_the_execution_but_the_backends(redis_connection: "r
         lasts = redis_connection.ttl(key)
         assert (86_000 < lasts <= 86_400) if key == "api_results:wf:ex" else (DEADLINE < lasts <= DEADLINE + 3_600)
     state.forget("ex")
-    assert list(redis_connection.scan_iter()) == ["api_results:wf:ex"]
+    assert set(redis_connection.scan_iter()) == {"api_results:wf:ex", "workers:execution:ex:pushed"}
+    assert redis_connection.ttl("workers:execution:ex:pushed") <= VISIBILITY_SECONDS
+    assert not state.push_api_result("wf", "ex", "fe", {"file": "a", "status": "by a copy that was late"})
     assert [json.loads(item) for item in redis_connection.lrange("api_results:wf:ex", 0, -1)] == [
         {"file": "a", "status": "Success"}
     ]

@@ -1,12 +1,14 @@
 """The client over a transport that answers from memory: what it sends, what it repeats, what it never shows."""
 
-from collections.abc import Callable
+import pickle
+import time
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
 from shared.api_client import InternalAPIClient, OrganizationAPI
-from shared.errors import BackendRefusedError, BackendUnavailableError, NotFoundError
+from shared.errors import BackendBusyError, BackendRefusedError, BackendUnavailableError, NotFoundError
 from shared.models import Counts, FileData, FileHash, Status
 from tests.fakes import settings
 
@@ -90,6 +92,29 @@ def test_a_wait_longer_than_the_bound_goes_up_instead() -> None:
     with pytest.raises(BackendUnavailableError):
         api(server).execution("ex")
     assert len(server.requests) == 1
+
+
+def test_an_attempt_that_has_no_time_left_is_an_outage_and_no_refusal() -> None:
+    server = Server(httpx.ReadTimeout("slow"))
+    with pytest.raises(BackendUnavailableError):
+        api(server, INTERNAL_API_TIMEOUT="0.1", INTERNAL_API_RETRY_ATTEMPTS="10").execution("ex")
+
+
+def test_a_body_that_drips_ends_with_the_requests_time() -> None:
+    class Drip(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                time.sleep(0.05)
+                yield b" "
+
+    with pytest.raises(BackendUnavailableError, match="too slowly"):
+        api(Server(httpx.Response(200, stream=Drip())), INTERNAL_API_TIMEOUT="0.3").execution("ex")
+
+
+def test_typed_errors_cross_from_one_process_to_another() -> None:
+    for error in (NotFoundError("gone", 404), BackendBusyError("busy", 3.0)):
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 # our own bytes
+        assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
 def test_a_redirect_is_not_followed_with_the_key() -> None:

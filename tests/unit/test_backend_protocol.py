@@ -137,5 +137,6 @@ def test_requests_carry_tenant_and_key_and_omit_nulls() -> None:
     assert request.json == {"status": "ERROR"}
     assert request.headers("k", "org")["X-Organization-ID"] == "org"
     assert request.headers("k", "org")["Authorization"] == "Bearer k"
-    with pytest.raises(PayloadError, match="needs an organization"):
-        request.headers("k", "")
+    for organization in ("", "örg", "a\r\nb"):
+        with pytest.raises(PayloadError, match="needs an organization"):
+            request.headers("k", organization)

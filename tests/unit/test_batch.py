@@ -4,7 +4,9 @@ import time
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from config.queue_routing import DEAD_LETTERS
 from config.workers import orchestration_of
 from file_processing.tasks import process_file_batch
 from shared.errors import (
@@ -109,11 +111,12 @@ def test_a_crash_between_status_and_memory_runs_nothing_twice() -> None:
     assert len(app.state.results["api_results:wf:ex"]) == 1
 
 
-def test_the_last_attempt_ends_what_cannot_be_reached() -> None:
-    app, batch, headers = app_with("a.txt", "b.txt")
-    app.backend.plans = {"a.txt": [BackendUnavailableError("gone for good")]}
-    result = process(app.call(last=True, **headers), batch)
-    assert (result["successful_files"], result["errors"]) == (1, {"a.txt": "gone for good"})
+def test_what_cannot_be_reached_in_its_time_ends_and_the_rest_goes_on() -> None:
+    app, batch, headers = app_with("a.txt", "b.txt", FILE_DEADLINE_SECONDS="60")
+    app.state.file_started("ex", "0/0/a.txt", time.time() - 61)
+    app.backend.unreachable = {"fe-a.txt"}
+    result = process(app.call(**headers), batch)
+    assert (result["successful_files"], result["errors"]) == (1, {"a.txt": "away"})
     assert len(app.sent) == 1
 
 
@@ -128,7 +131,7 @@ def test_a_batch_hands_itself_back_while_the_tools_run_beyond_its_slice() -> Non
 
 def test_a_file_that_takes_longer_than_a_file_may_ends_in_error() -> None:
     app, batch, headers = app_with("a.txt", "b.txt", FILE_DEADLINE_SECONDS="60")
-    app.state.file_started("ex", "0/0", time.time() - 61)
+    app.state.file_started("ex", "0/0/a.txt", time.time() - 61)
     app.backend.plans = {"a.txt": [running()]}
     result = process(app.call(**headers), batch)
     assert result["errors"] == {"a.txt": "the file ran out of time"}
@@ -142,6 +145,7 @@ def test_a_batch_of_another_publisher_is_processed_and_returned() -> None:
     assert result["successful_files"] == 1
     assert app.sent == []
     assert app.state.results == {}
+    assert app.state.files["ex"] == {}
 
 
 def test_a_stopped_file_stays_stopped_and_counts_as_failed() -> None:
@@ -161,12 +165,46 @@ def test_a_batch_that_cannot_be_read_is_refused_with_its_reason(broken: Any) -> 
         process(FakeApp().call(), broken)
 
 
-@pytest.mark.parametrize("payload", ["as sent", None, {"files": "nonsense"}])
-def test_an_abandoned_batch_still_reaches_the_fan_in(payload: Any) -> None:
-    app, batch, headers = app_with("a.txt", "b.txt")
-    broken = batch if payload == "as sent" else payload
-    process_file_batch.finalizer(app.call(**headers), RuntimeError("a bug"), broken)
+def test_an_abandoned_batch_counts_what_has_ended_as_it_did() -> None:
+    app, batch, headers = app_with("a.txt", "b.txt", "c.txt")
+    app.backend.plans = {"b.txt": [FileRun(status="ERROR", error="broken")], "c.txt": [BackendUnavailableError("away")]}
+    with pytest.raises(BackendUnavailableError):
+        process(app.call(**headers), batch)
+    process_file_batch.finalizer(app.call(**headers), RuntimeError("a bug"), batch)
     (callback,) = app.sent
     (result,) = callback.args[0]
-    assert result["successful_files"] == 0
-    assert result["failed_files"] == (2 if payload == "as sent" else 0)
+    assert (result["total_files"], result["successful_files"], result["failed_files"]) == (3, 1, 2)
+    assert result["errors"] == {"b.txt": "broken", "c.txt": "a bug"}
+
+
+@pytest.mark.parametrize("payload", [None, {"files": "nonsense"}])
+def test_an_unreadable_batch_still_reaches_the_fan_in_and_is_kept(payload: Any) -> None:
+    app, _, headers = app_with("a.txt", "b.txt")
+    process_file_batch.finalizer(app.call("process_file_batch", **headers), PayloadError("nonsense"), payload)
+    kept, callback = app.sent
+    assert (kept.queue, kept.args, kept.headers["kept_because"]) == (DEAD_LETTERS, [payload], "nonsense")
+    assert callback.args[0][0]["total_files"] == 0
+
+
+def test_a_run_that_completed_without_a_result_has_failed() -> None:
+    app, batch, headers = app_with("a.txt")
+    app.backend.plans = {"a.txt": [FileRun(status="COMPLETED")]}
+    result = process(app.call(**headers), batch)
+    assert result["errors"] == {"a.txt": "the tools ended without a result and without a reason"}
+    assert app.state.results["api_results:wf:ex"][0]["status"] == "Failed"
+
+
+@pytest.mark.parametrize("answer", [running(), BackendBusyError("503", 0.0), BackendBusyError("503", None)])
+def test_a_backend_that_asks_for_no_wait_is_not_hammered(answer: Any) -> None:
+    app, batch, headers = app_with("a.txt", BATCH_SLICE_SECONDS="1", INTERNAL_API_TIMEOUT="0.5")
+    app.backend.plans = {"a.txt": [answer] * 1000}
+    with pytest.raises(HandBack):
+        process(app.call(**headers), batch)
+    assert 2 <= len(app.backend.calls) <= 12
+
+
+def test_unknown_arguments_are_logged_and_ignored() -> None:
+    app, batch, headers = app_with("a.txt")
+    with capture_logs() as logs:
+        assert process(app.call(**headers), batch, call="x", added_later=None)["successful_files"] == 1
+    assert [line["names"] for line in logs if line["event"] == "unknown_arguments"] == [["added_later", "call"]]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from callback.aggregation import verdict
 from callback.tasks import process_batch_callback
 from file_processing.batch import fold
-from shared.errors import PayloadError
+from shared.errors import NotFoundError, PayloadError
 from shared.models import Counts, FileResult, PipelineStatus, Status
 from tests.fakes import FakeApp, FakeBackend
 
@@ -86,6 +86,27 @@ def test_a_second_delivery_writes_no_status_but_finishes_the_rest(status: str, p
     assert end(app, [batch(0, 1)])["status"] == status
     assert app.backend.ended is None
     assert app.backend.pipeline == pipeline
+
+
+def test_an_execution_that_ended_meanwhile_keeps_its_end() -> None:
+    app = FakeApp(backend=FakeBackend(status="EXECUTING", total_files=1, is_api=False, stopped_meanwhile=True))
+    assert end(app, [batch(1)])["status"] == "STOPPED"
+    assert app.backend.pipeline == "FAILURE"
+
+
+def test_of_a_deleted_execution_nothing_is_kept() -> None:
+    app = FakeApp()
+    app.state.fail("ex", "reason")
+    app.backend.refusals["execution"] = NotFoundError("deleted", 404)
+    with pytest.raises(NotFoundError):
+        end(app, [])
+    assert app.state.failure("ex") is None
+
+
+def test_the_executions_own_pipeline_counts_where_the_message_names_none() -> None:
+    app = FakeApp(backend=FakeBackend(status="EXECUTING", total_files=1, is_api=False, pipeline_id="own"))
+    run(app.call(), [batch(1)], execution_id="ex", organization_id="org")
+    assert app.backend.pipeline == "SUCCESS"
 
 
 def test_the_kept_reason_is_written_and_nothing_is_left() -> None:

@@ -3,10 +3,20 @@
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
+from config.queue_routing import DEAD_LETTERS
 from config.workers import PROFILES
 from shared.entry import async_execute_bin
-from shared.errors import BackendRefusedError, BackendUnavailableError, OrchestrationError, PayloadError
+from shared.errors import (
+    BackendRefusedError,
+    BackendUnavailableError,
+    OrchestrationError,
+    PayloadError,
+    UnauthorizedError,
+    WorkerError,
+)
 from shared.models import FileHash
 from tests.fakes import FakeApp, FakeBackend, settings
 
@@ -24,7 +34,9 @@ def start(app: FakeApp, files: Any = None, **options: Any) -> dict[str, Any]:
 
 def test_an_api_execution_is_fanned_out_in_the_backends_number_of_batches() -> None:
     app = FakeApp(backend=FakeBackend(batches=2))
-    answer = start(app, pipeline_id="api", not_known_yet=True)
+    with capture_logs() as logs:
+        answer = start(app, pipeline_id="api", not_known_yet=True, call="x", scheduled=None, transport=None)
+    assert [line["names"] for line in logs if line["event"] == "unknown_arguments"] == [["call", "not_known_yet"]]
     assert (answer["status"], answer["files_processed"], answer["batches_created"]) == ("orchestrated", 3, 2)
     assert answer["chord_id"] == "ex"
     assert app.backend.calls == [
@@ -55,9 +67,10 @@ def test_an_unusable_configuration_falls_back_to_the_environment(value: Any) -> 
     assert start(app)["batches_created"] == 3
 
 
-def test_an_unknown_configuration_falls_back_too() -> None:
+@pytest.mark.parametrize("error", [BackendRefusedError("404", 404), BackendUnavailableError("500")])
+def test_a_configuration_that_is_not_to_be_had_falls_back_too(error: WorkerError) -> None:
     app = FakeApp()
-    app.backend.refusals["configuration"] = BackendRefusedError("404", 404)
+    app.backend.refusals["configuration"] = error
     assert start(app)["batches_created"] == 1
 
 
@@ -69,13 +82,20 @@ def test_a_terminal_execution_is_left_alone(status: str) -> None:
     assert app.sent == []
 
 
+def forwarded(queue: str) -> float:
+    labels = {"task": "async_execute_bin", "queue": queue}
+    return REGISTRY.get_sample_value("workers_messages_forwarded_total", labels) or 0.0
+
+
 @pytest.mark.parametrize(
     ("profile", "is_api", "queue"), [("general", True, API_QUEUE), ("api_deployment", False, "celery")]
 )
 def test_a_message_at_the_wrong_worker_is_sent_on_once(profile: str, is_api: bool, queue: str) -> None:
     app = FakeApp(profile=PROFILES[profile], backend=FakeBackend(is_api=is_api))
     call = app.call("async_execute_bin", queue="where it came")
+    before = forwarded(queue)
     assert run(call, "org", "wf", "ex", FILES, pipeline_id="p", unknown=1)["status"] == "forwarded"
+    assert forwarded(queue) == before + 1
     (sent,) = app.sent
     assert (sent.task, sent.queue, sent.args) == ("async_execute_bin", queue, ["org", "wf", "ex", FILES])
     assert sent.kwargs == {"pipeline_id": "p", "unknown": 1}
@@ -88,6 +108,18 @@ def test_tools_that_are_not_valid_are_said_so() -> None:
     app = FakeApp()
     app.backend.refusals["validate_tools"] = BackendRefusedError("tool 1 has no key", 422)
     with pytest.raises(OrchestrationError, match="tool 1 has no key"):
+        start(app)
+
+
+def test_tools_that_are_not_valid_without_a_reason_are_an_end_too() -> None:
+    with pytest.raises(OrchestrationError, match="does not say why"):
+        start(FakeApp(backend=FakeBackend(tools_are_valid=False)))
+
+
+def test_a_refusal_that_is_not_about_the_tools_is_told_as_what_it_is() -> None:
+    app = FakeApp()
+    app.backend.refusals["validate_tools"] = UnauthorizedError("the key was rotated", 401)
+    with pytest.raises(UnauthorizedError):
         start(app)
 
 
@@ -117,7 +149,9 @@ def test_a_failed_start_keeps_its_reason_and_sends_the_callback(queue: str, task
 
 
 @pytest.mark.parametrize("args", [(), ("org", "wf"), ("org", "", "ex"), (1, 2, 3)])
-def test_a_message_that_names_no_execution_is_dropped_loudly(args: tuple[Any, ...]) -> None:
+def test_a_message_that_names_no_execution_is_kept_for_people(args: tuple[Any, ...]) -> None:
     app = FakeApp()
-    finalizer(app.call(), PayloadError("nonsense"), *args)
-    assert app.sent == []
+    finalizer(app.call("async_execute_bin", queue="celery"), PayloadError("nonsense"), *args, extra=1)
+    (kept,) = app.sent
+    assert (kept.task, kept.queue, kept.args, kept.kwargs) == ("async_execute_bin", DEAD_LETTERS, [*args], {"extra": 1})
+    assert kept.headers == {"kept_from": "celery", "kept_because": "nonsense"}

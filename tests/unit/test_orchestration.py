@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from config.workers import orchestration_of
 from file_processing.batch import fold
-from shared.errors import BrokerError
+from shared.errors import BrokerError, OrchestrationError
 from shared.models import Batch, FileHash, FileResult, Status, parse
-from shared.orchestration import MOST_BATCHES, batch_id, fan_in, fan_out, plan
+from shared.orchestration import MOST_BATCHES, fan_in, fan_out, is_ours, places, plan
 from tests.fakes import FakeApp, request
 
 API = orchestration_of(is_api=True)
@@ -80,12 +80,23 @@ def test_a_callback_that_could_not_be_sent_is_sent_by_the_redelivery() -> None:
     assert len(app.sent) == 1
 
 
-def test_a_batch_of_another_publisher_is_folded_by_nobody() -> None:
+def test_files_are_named_by_their_batch_or_by_its_task() -> None:
     app = FakeApp()
-    call = app.call()
-    assert batch_id(call) == call.task_id
-    fan_in(call, result_of(0))
-    assert app.sent == []
+    fan_out(app.call(), request(), API, files(2), 1)
+    sent = app.sent.pop()
+    batch = parse(Batch, sent.args[0])
+    assert list(places(app.call(**sent.headers), batch)) == ["0/0/0.txt", "0/1/1.txt"]
+    assert list(places(app.call(), batch)) == ["task-1/0/0.txt", "task-1/1/1.txt"]
+    assert is_ours(app.call(**sent.headers))
+    assert not is_ours(app.call())
+
+
+def test_a_second_kick_off_with_other_files_is_an_error_and_no_hang() -> None:
+    app = FakeApp()
+    fan_out(app.call(), request(), API, files(3), 3)
+    fan_out(app.call(), request(), API, files(3), 3)
+    with pytest.raises(OrchestrationError, match="changed from 3 to 1 files"):
+        fan_out(app.call(), request(), API, files(1), 3)
 
 
 def test_a_batch_of_a_finished_execution_sends_nothing() -> None:

@@ -1,5 +1,6 @@
 """The registry and the routing table agree with each other, with the tasks, and with Celery."""
 
+import os
 import re
 import sys
 from types import ModuleType
@@ -12,6 +13,7 @@ from config.queue_routing import TASK_QUEUES
 from config.workers import PROFILES, WORKERS, Profile, UnknownProfileError, Worker, orchestration_of, profile_named
 from shared.celery_app import build_app
 from shared.celery_settings import celery_settings
+from shared.lifecycle import Resources
 from shared.task import Call, WorkerApp, task
 from tests.fakes import settings
 
@@ -75,3 +77,28 @@ def test_one_name_for_two_functions_stops_the_start(monkeypatch: pytest.MonkeyPa
     )
     with pytest.raises(DuplicateTaskNameWarning, match="async_execute_bin"):
         build_app(twice, settings())
+
+
+def test_delivery_is_as_the_design_needs_it() -> None:
+    """Late acknowledgement, redelivery when a worker is lost, one message per slot, confirmed publishing."""
+    found = celery_settings(PROFILES["all"], settings(CELERY_BROKER_URL="amqp://guest:guest@rabbitmq.invalid//"))
+    assert found["task_acks_late"]
+    assert found["task_reject_on_worker_lost"]
+    assert found["worker_prefetch_multiplier"] == 1
+    assert found["broker_transport_options"] == {"confirm_publish": True}
+    assert found["accept_content"] == ["json"]
+    assert celery_settings(PROFILES["all"], settings())["broker_transport_options"]["visibility_timeout"] == 600
+
+
+def test_a_forked_child_has_connections_of_its_own() -> None:
+    resources = Resources(settings())
+    mine = resources.client
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, b"own" if resources.client is not mine else b"shared")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 10) == b"own"
+    assert resources.client is mine
+    resources.close()

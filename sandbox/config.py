@@ -1,13 +1,11 @@
-"""The sandbox's settings: the one place of the sandbox that reads the environment.
-
-`Config.from_env` reports every mistake at once, so that a first start is not a guessing game.
+"""The backend's settings, read from the environment. Every mistake is reported at once, so that a first start is not a
+guessing game.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +16,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class RedisServer:
-    """Where the workers push results and logs (contract section 2: `CACHE_REDIS_*`)."""
+    """Where the workers push results and logs (`CACHE_REDIS_*`)."""
 
     host: str = "127.0.0.1"
     port: int = 6379
@@ -29,7 +27,7 @@ class RedisServer:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything the sandbox may be told from outside."""
+    """Everything the backend may be told from outside."""
 
     api_key: str = field(repr=False)
     data_dir: Path
@@ -45,21 +43,20 @@ class Config:
     log_level: str
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> Config:
-        """Build the settings from `env` (default: the process's own) or raise ConfigError."""
-        return _Reader(os.environ if env is None else env).config()
+    def from_env(cls) -> Config:
+        """Build the settings, or raise ConfigError."""
+        return _Reader().config()
 
 
 class _Reader:
     """Collects mistakes while it reads, so that they are reported together."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self._env = env
+    def __init__(self) -> None:
         self._mistakes: list[str] = []
 
     def config(self) -> Config:
-        data_dir = Path(self._text("SANDBOX_DATA_DIR") or Path(tempfile.gettempdir()) / "unstract-sandbox")
-        data_dir = data_dir.absolute()
+        given = self._text("SANDBOX_DATA_DIR")
+        data_dir = (Path(given) if given else Path(tempfile.gettempdir()) / "unstract-sandbox").absolute()
         api_key = self._text("INTERNAL_SERVICE_API_KEY")
         if api_key is None:
             # No default: a literal key in a repository ends up guarding something real.
@@ -92,7 +89,7 @@ class _Reader:
         )
 
     def _text(self, name: str) -> str | None:
-        return self._env.get(name, "").strip() or None
+        return os.environ.get(name, "").strip() or None
 
     def _number(self, name: str, default: float, least: float) -> float:
         text = self._text(name)

@@ -16,10 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 import django
 import psycopg
 from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
 from django.db import connections
 from gunicorn.app.base import BaseApplication
 from psycopg import sql
 
+from sandbox.backend.faults import FaultInjector
 from sandbox.config import Config
 
 KEEPALIVE_SECONDS = 75
@@ -27,12 +29,11 @@ KEEPALIVE_SECONDS = 75
 GRACE_SECONDS = 1
 
 
-def serve(config: Config, bind: str, threads: int, ready_file: Path | None) -> None:
+def serve(config: Config, bind: str, ready_file: Path | None) -> None:
     """Make the tables, then serve until SIGTERM. `ready_file` gets `http://HOST:PORT` when requests are answered."""
     config.data_dir.mkdir(parents=True, exist_ok=True)
     prepare_database(config.database_url)
-    sys.argv = sys.argv[:1]  # gunicorn reads the command line of whoever starts it
-    _Server(bind, threads, ready_file).run()
+    _Server(bind, config.threads, ready_file).run()
 
 
 def prepare_database(database_url: str) -> None:
@@ -77,16 +78,19 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "loglevel": "warning",
             "control_socket_disable": True,
             "post_worker_init": self._announce,
-            "worker_exit": _stop_tools,
+            "worker_exit": _leave,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        # In the worker, after the fork: its threads, pools and connections are not to be shared.
-        from sandbox.wsgi import application  # noqa: PLC0415
+        """Runs in the worker, before it serves."""
+        # After the fork, because its threads are the worker's; before any request, because two that come first
+        # together would make two pools.
+        from sandbox.backend.tools.pool import pool  # noqa: PLC0415
 
-        return application
+        pool()
+        return FaultInjector(get_wsgi_application())
 
     def _announce(self, worker: Any) -> None:
         """Runs in the worker once it can answer, so that a reader of the file never meets a closed door."""
@@ -100,7 +104,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
         sys.stderr.write(f"sandbox: serving {url}\n")
 
 
-def _stop_tools(_arbiter: Any, _worker: Any) -> None:
-    from sandbox.backend.tools import pool  # noqa: PLC0415 (the master never loads it)
+def _leave(_arbiter: Any, worker: Any) -> None:
+    """End the worker at once, when it was told to or its master is gone.
 
-    pool.stop()
+    The interpreter would wait for the end of every thread: of clients that wait for minutes, of tools that read. What
+    is under way is safe: transactions are rolled back, claims are taken over by the next process, and the tools'
+    processes end with their input.
+    """
+    if worker.booted:  # else its exit status is the reason, and for the master
+        sys.stderr.flush()
+        os._exit(0)

@@ -18,13 +18,11 @@ from sandbox.config import Config
 
 SANDBOX = Config.from_env()
 
-# Signs nothing here (no sessions, no cookies), yet Django insists on a value.
-SECRET_KEY = "sandbox-signs-nothing"  # noqa: S105
 DEBUG = False
 ALLOWED_HOSTS = ["*"]
 USE_TZ = True
 TIME_ZONE = "UTC"
-ROOT_URLCONF = "sandbox.urls"
+ROOT_URLCONF = "sandbox.backend.urls"
 INSTALLED_APPS = ["sandbox.backend"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Slashes, authentication and unhandled errors all differ from Django's defaults; one middleware does the three.
@@ -37,7 +35,6 @@ REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     # django.contrib.auth is not installed, so an anonymous user cannot be built.
     "UNAUTHENTICATED_USER": None,
-    "UNAUTHENTICATED_TOKEN": None,
     "EXCEPTION_HANDLER": "sandbox.backend.http.standard_errors",
 }
 

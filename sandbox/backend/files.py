@@ -20,7 +20,7 @@ def check_lengths(name: str) -> None:
 
 
 def columns(file: dict[str, Any]) -> dict[str, Any]:
-    """A FileHashData (contract section 1) as columns; the empty hash is none."""
+    """A FileHashData as columns; the empty hash is none."""
     return {
         "file_name": file.get("file_name") or "",
         "file_path": file.get("file_path"),

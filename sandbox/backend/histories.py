@@ -1,4 +1,4 @@
-"""File history: finding and writing the rows (contract section 2, `file-history/`)."""
+"""File history: finding and writing the rows."""
 
 from __future__ import annotations
 

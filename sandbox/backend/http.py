@@ -1,13 +1,13 @@
 """How the backend says no: a base view, one exception, and the five shapes of an error body.
 
-Contract section 2: `{error, detail}`, `{field: [msgs]}`, `{status: "error", message}`, `{success: false, error}`, and
+`{error, detail}`, `{field: [msgs]}`, `{status: "error", message}`, `{success: false, error}`, and
 HTML or nothing. Which view answers which is a fact of the recordings; here is only the mechanism.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from typing import Any
 
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
@@ -46,16 +46,15 @@ def standard_errors(error: Exception, _context: dict[str, Any]) -> Response | No
 
 
 class InternalView(APIView):  # type: ignore[misc]
-    """A view of the internal API. DRF catches what a handler raises; the class attributes say how it is answered.
+    """A view of the internal API. DRF catches what a handler raises; `failure` says how it is answered.
 
-    `failure`: the text of this view's 500. None: the error passes on, and becomes a page of text.
-    `failure_body`: instead of the text, a whole body (then no detail is told).
-    `failure_of_api`: whether DRF's own errors (bad JSON, unsupported type) are such failures too.
+    A text is the `error` of a 500 that tells the detail, a mapping is the whole body of one. With None the error
+    passes on, and becomes a page of text. `failure_of_api`: whether DRF's own errors (bad JSON, unsupported type)
+    are failures too.
     """
 
-    failure: ClassVar[str | None] = None
-    failure_body: ClassVar[dict[str, Any] | None] = None
-    failure_of_api: ClassVar[bool] = True
+    failure: str | dict[str, Any] | None = None
+    failure_of_api = True
 
     @property
     def tenant(self) -> Tenant:
@@ -76,16 +75,10 @@ class InternalView(APIView):  # type: ignore[misc]
             return Response(exc.body, status=exc.status, headers=exc.headers)
         if isinstance(exc, ValidationError) and isinstance(exc.detail, dict):
             return Response(exc.detail, status=400)
-        if isinstance(exc, APIException) and not self.failure_of_api:
+        if self.failure is None or (isinstance(exc, APIException) and not self.failure_of_api):
             return None
-        if self.failure_body is not None:
-            return Response(self.failure_body, status=500)
-        text = self.failure_text()
-        return None if text is None else Response({"error": text, "detail": str(exc)}, status=500)
-
-    def failure_text(self) -> str | None:
-        """`failure`; for a view whose methods differ, a place to tell them apart."""
-        return self.failure
+        body = {"error": self.failure, "detail": str(exc)} if isinstance(self.failure, str) else self.failure
+        return Response(body, status=500)
 
 
 def body_of(request: Request) -> dict[str, Any]:

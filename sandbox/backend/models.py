@@ -1,6 +1,6 @@
 """The tables: what the platform knows of organizations, workflows, executions and files.
 
-Names and types follow what the internal API shows (contract section 2). Four things are the sandbox's own: the
+Names and types follow what the internal API shows. Four things are the sandbox's own: the
 API keys on a deployment, `ToolRun`, `BufferRow.published_at` and the `incremented_*` counters.
 """
 
@@ -57,6 +57,10 @@ class Workflow(Timed):
     name = models.CharField(max_length=255)
     workflow_type = models.CharField(max_length=16)
     description = models.TextField(default="")
+
+    def ends(self) -> dict[str, Endpoint]:
+        """`{"SOURCE": row, "DESTINATION": row}`."""
+        return {row.endpoint_type: row for row in self.endpoints.all()}
 
 
 class Endpoint(models.Model):  # type: ignore[misc]
@@ -178,7 +182,7 @@ class FileExecution(Timed):
 
 
 class FileHistory(Timed):
-    """What a file gave the last time (contract section 2, file history)."""
+    """What a file gave the last time."""
 
     workflow = models.ForeignKey(Workflow, models.CASCADE)
     cache_key = models.CharField(max_length=255)
@@ -241,7 +245,7 @@ class BufferRow(Timed):
 
 
 class ToolRun(models.Model):  # type: ignore[misc]
-    """The claim on running the tools for one file (contract section 3): one row, so one run.
+    """The claim on running the tools for one file: one row, so one run.
 
     `runs` counts how often the tools were started; it passes 1 only when the process that ran them died.
     """
@@ -261,6 +265,5 @@ class LogRecord(models.Model):  # type: ignore[misc]
     """A log line that `process-log-history` moved from Redis."""
 
     execution = models.ForeignKey(Execution, models.CASCADE)
-    file_execution_id = models.UUIDField(null=True)
     event_time = models.CharField(max_length=64)
     data = models.JSONField()

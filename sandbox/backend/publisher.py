@@ -1,4 +1,4 @@
-"""Sends Celery messages as the platform's backend does (contract section 1).
+"""Sends Celery messages as the platform's backend does.
 
 The backend declares every queue as Celery does by default: classic, durable, a direct exchange of the same name. It is
 a program of its own and knows nothing of the workers' code, so neither does this.

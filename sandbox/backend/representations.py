@@ -1,4 +1,4 @@
-"""Rows as the JSON the internal API shows (the recordings of contract section 2 are the source of every key)."""
+"""Rows as the JSON the internal API shows (the recordings are the source of every key)."""
 
 from __future__ import annotations
 

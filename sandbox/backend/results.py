@@ -1,4 +1,4 @@
-"""The Redis lists that workers fill: results of API deployments, and log records (contract section 2)."""
+"""The Redis lists that workers fill: results of API deployments, and log records."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from sandbox.backend.models import (
     ToolInstance,
     Workflow,
 )
-from sandbox.backend.tools.destination import TableError, checked
+from sandbox.backend.tools.destination import checked
 
 TYPES = ("API", "ETL", "TASK")
 _NOTIFICATION_FIELDS = (
@@ -77,10 +77,7 @@ def _furnish(workflow: Workflow, wanted: dict[str, Any]) -> None:
     folder = Path(str(wanted.get("source_folder") or ""))
     if not folder.is_absolute():
         raise ValueError("source_folder is required, and must be an absolute path")
-    try:
-        table = checked(str(wanted.get("destination_table") or "documents"))
-    except TableError as error:
-        raise ValueError(str(error)) from error
+    table = checked(str(wanted.get("destination_table") or "documents"))
     source = {
         "folders": ["/"],
         "maxFiles": int(wanted.get("max_files") or 100_000),

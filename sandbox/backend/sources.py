@@ -17,7 +17,7 @@ def source_root(source: Endpoint) -> Path | None:
 
 
 def list_source(workflow: Workflow, source: Endpoint, use_history: bool) -> dict[str, dict[str, Any]]:
-    """Path relative to the root -> FileHashData (contract section 1), sorted, at most `maxFiles`.
+    """Path relative to the root -> FileHashData, sorted, at most `maxFiles`.
 
     With `use_history` a file whose content was already processed under the same path is left out, as the real
     backend's source connector does.

@@ -1,13 +1,18 @@
 """Uploaded documents on their way to the disk: hashed while they stream, one open file at a time.
 
 Django's own handlers would keep every upload of a request open until its end, and a request may bring 10,000.
+
+An execution's documents are removed once its results are fetched, or when it never started. Those of a failed one, or
+of one that nobody asks for, stay as long as the data directory: it may be run again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import mimetypes
 import re
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +40,7 @@ class Staged:
         """The file is closed already."""
 
     def file_hash_data(self, number: int, name: str) -> dict[str, Any]:
-        """The FileHashData of contract section 1, with the fields the backend sends."""
+        """FileHashData, with the fields the backend sends."""
         return {
             "file_path": self.path,
             "file_hash": self.sha256,
@@ -59,7 +64,7 @@ class StagingHandler(FileUploadHandler):  # type: ignore[misc]
         self._folder = folder
         self._count = 0
         self._path = ""
-        self._stream: BinaryIO | None = None
+        self._stream: BinaryIO = io.BytesIO()
         self._digest = hashlib.sha256()
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
@@ -75,25 +80,19 @@ class StagingHandler(FileUploadHandler):  # type: ignore[misc]
         self._stream = target.open("wb")
         self._digest = hashlib.sha256()
 
-    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:  # noqa: ARG002 (Django's signature)
-        if self._stream is not None:
-            self._stream.write(raw_data)
+    def receive_data_chunk(self, raw_data: bytes, _start: int) -> None:
+        self._stream.write(raw_data)
         self._digest.update(raw_data)
 
-    def file_complete(self, file_size: int) -> Staged | None:
-        if self._stream is None:
-            return None
+    def file_complete(self, file_size: int) -> Staged:
         self._stream.close()
-        self._stream = None
         mime_type = self.content_type
         if mime_type in {None, "", "application/octet-stream"}:
             mime_type = mimetypes.guess_type(self.file_name)[0]
         return Staged(self.file_name, self._path, mime_type, file_size, self._digest.hexdigest())
 
     def upload_interrupted(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        self._stream.close()
 
 
 def storage() -> Path:
@@ -105,6 +104,11 @@ def storage() -> Path:
 def folder_of(organization: Organization, execution_id: Any) -> str:
     """Where an execution's files are, as their messages name it."""
     return f"unstract/api/{organization.organization_id}/{execution_id}"
+
+
+def remove(folder: str) -> None:
+    """Delete an execution's files."""
+    shutil.rmtree(storage() / folder, ignore_errors=True)
 
 
 def resolve_staged(organization: Organization, path: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Whose rows a request may see (contract section 2): `X-Organization-ID`, a string id or a numeric key.
+"""Whose rows a request may see: `X-Organization-ID`, a string id or a numeric key.
 
 An unknown or missing organization is not refused here. Two families of tables differ, as in the real backend:
 executions and files are seen by a request *without* the header, workflows and pipelines are not.

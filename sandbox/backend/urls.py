@@ -1,6 +1,6 @@
 """Every route of the backend, in one table.
 
-The trailing slashes are the real backend's (contract section 2): part of the path, and `check-active` alone has none.
+The trailing slashes are the real backend's: part of the path, and `check-active` alone has none.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ urlpatterns = [
 ]
 
 
-def handler404(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 (Django's signature)
+def handler404(request: HttpRequest, **_exception: Any) -> HttpResponse:
     """The page of a path that is no route: the workers meet it when they call a route that is not there yet."""
     title = f"Page not found at {escape(request.path)}"
     page = (

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -91,14 +90,13 @@ def _date(info: DocumentInformation, name: str) -> str | None:
 
 @contextmanager
 def _repairs() -> Iterator[list[str]]:
-    """Collect what pypdf logs in this thread."""
+    """Collect what pypdf logs."""
     notes: list[str] = []
-    thread = threading.get_ident()
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             note = record.getMessage()
-            if record.thread == thread and note not in notes and len(notes) < _MAX_NOTES:
+            if note not in notes and len(notes) < _MAX_NOTES:
                 notes.append(note)
 
     collector = Collector()

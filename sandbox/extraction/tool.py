@@ -1,10 +1,8 @@
 """The document tool: takes a file and returns its text with facts about it."""
 
 import importlib
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,11 +38,12 @@ def extract(path: Path, mime_type: str | None = None) -> dict[str, Any]:
     type; its `mismatch` says that the name promised another type).
 
     Raises ExtractionError if there is no text to be had: empty, damaged, encrypted, unsupported, too large,
-    or nothing but pictures.
+    or nothing but pictures. One call at a time: what libraries warn of is silenced for the whole process.
     """
     data = _load(path)
     kind, promised = detect(data, path.suffix.lower(), mime_type)
-    with _library_warnings.silenced():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         reader = importlib.import_module(f"sandbox.extraction.{_READERS[kind]}")
         reading = cast("Callable[[bytes], Reading]", reader.read)(data)
     text = clean(reading.text)
@@ -77,35 +76,3 @@ def _load(path: Path) -> bytes:
     if not data:
         raise ExtractionError("the file is empty (0 bytes). Send it again.")
     return data
-
-
-class _LibraryWarnings:
-    """Silences warnings while any thread is reading.
-
-    The filters are global to the process: were each thread to save and restore them alone, two that overlap
-    could leave them silenced for good. So the first one in saves them and the last one out restores them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._filters = warnings.catch_warnings()
-
-    @contextmanager
-    def silenced(self) -> Iterator[None]:
-        with self._lock:
-            if self._inside == 0:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.simplefilter("ignore")
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    self._filters.__exit__(None, None, None)
-
-
-_library_warnings = _LibraryWarnings()

@@ -31,7 +31,7 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]
 
     _holding = False
 
-    def create_cursor(self, name: str | None = None) -> Any:  # noqa: ARG002 (Django's signature)
+    def create_cursor(self, _name: str | None = None) -> Any:
         return self.connection.cursor(factory=_Cursor)
 
     def _start_transaction_under_autocommit(self) -> None:

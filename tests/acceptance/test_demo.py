@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -104,40 +103,43 @@ def test_files_that_fail_are_told_by_the_exit_code(tmp_path: Path) -> None:
     assert files["note-2.txt"]["result"]["text"].startswith("This is the other one")
 
 
-def leftovers() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("workers-stack-*"))
+def stays_until_killed(command: list[str], folder: Path) -> tuple["subprocess.Popen[str]", list[psutil.Process]]:
+    """A demo that keeps running, with temporary files in that folder; and every process of it."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert any("Still running" in line for line in process.stdout)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert len(family) >= 7  # the keeper, broker, backend and four workers
+    assert list(folder.iterdir())
+    return process, family
+
+
+def nothing_is_left(family: list[psutil.Process], folder: Path) -> None:
+    def ended(process: psutil.Process) -> bool:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+    wait_for(lambda: all(ended(process) for process in family), 20, "the end of every process")
+    wait_for(lambda: list(folder.iterdir()) == [], 10, "the folder to be empty")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_however_it_ends_nothing_is_left(how: signal.Signals) -> None:
-    before = leftovers()
-    process = subprocess.Popen(
-        [str(BIN / "workers"), "demo", "--keep"], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    with process.stdout as shown:
-        assert any("Still running" in line for line in shown)
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert len(family) >= 7  # the keeper, broker, backend and four workers
+def test_however_it_ends_nothing_is_left(how: signal.Signals, tmp_path: Path) -> None:
+    process, family = stays_until_killed([str(BIN / "workers"), "demo", "--keep"], tmp_path)
+    with process:
         os.kill(process.pid, how)
-    process.wait(30)
-    wait_for(
-        lambda: not any(child.is_running() and child.status() != "zombie" for child in family), 20, "the end of all"
-    )
-    wait_for(lambda: leftovers() <= before, 10, "the folder to be removed")
+    nothing_is_left(family, tmp_path)
 
 
-def test_a_killed_launcher_takes_the_demo_with_it() -> None:
+def test_a_killed_launcher_takes_the_demo_with_it(tmp_path: Path) -> None:
     script = f"{BIN / 'workers'} demo --keep & wait"
-    before = leftovers()
-    launcher = subprocess.Popen(
-        ["/bin/sh", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert launcher.stdout is not None
-    with launcher.stdout as shown:
-        assert any("Still running" in line for line in shown)
-        family = psutil.Process(launcher.pid).children(recursive=True)
+    launcher, family = stays_until_killed(["/bin/sh", "-c", script], tmp_path)
+    with launcher:
         launcher.kill()
-        launcher.wait(10)
-        wait_for(lambda: not any(child.is_running() for child in family), 20, "the end of all")
-    wait_for(lambda: leftovers() <= before, 10, "the folder to be removed")
+    nothing_is_left(family, tmp_path)

@@ -13,8 +13,12 @@ import resource
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+from sandbox.extraction.document import ExtractionError
+from sandbox.extraction.tool import extract
 
 MEMORY_LIMIT = 2 * 1024**3
 
@@ -26,7 +30,8 @@ def main() -> None:
     # What a library prints must not end up among the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    with suppress(ValueError):  # macOS knows no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin, requests), daemon=True).start()
     while True:
@@ -42,10 +47,6 @@ def _read(stream: IO[str], requests: queue.SimpleQueue[str]) -> None:
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
-    # Here and not above: the first document pays for the import, and the server starts without it.
-    from sandbox.extraction.document import ExtractionError  # noqa: PLC0415
-    from sandbox.extraction.tool import extract  # noqa: PLC0415
-
     try:
         return {"result": extract(Path(request["path"]), request["mime_type"])}
     except ExtractionError as error:

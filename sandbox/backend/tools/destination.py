@@ -7,37 +7,23 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import uuid
 from typing import Any
 
 from django.db import connection, transaction
 from django.utils import timezone
 
-from sandbox.backend.models import Endpoint
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 # Tables that are not a workflow's to write.
 _RESERVED = ("backend_", "django_", "sqlite_", "pg_")
 _made: set[str] = set()
-_making = threading.Lock()
-
-
-class TableError(Exception):
-    """A name that is no table a workflow may write."""
 
 
 def checked(table: str) -> str:
-    """The name, if it is one: it is put into SQL, where no parameter can stand."""
+    """The name, if it is one that a workflow may write: it is put into SQL, where no parameter can stand."""
     if not _NAME.fullmatch(table) or table.lower().startswith(_RESERVED):
-        raise TableError(f"{table!r} cannot be a destination table")
+        raise ValueError(f"{table!r} cannot be a destination table")
     return table
-
-
-def table_of(end: Endpoint) -> str | None:
-    """The table a workflow writes, or None."""
-    table: str | None = end.configuration.get("table")
-    return checked(table) if table else None
 
 
 def write(table: str, file_execution_id: uuid.UUID, file_name: str, data: dict[str, Any]) -> None:
@@ -60,7 +46,7 @@ def count(tables: set[str]) -> int:
     total = 0
     with connection.cursor() as cursor:
         for table in sorted(present):
-            cursor.execute(f"SELECT COUNT(*) FROM {connection.ops.quote_name(checked(table))}")  # noqa: S608
+            cursor.execute(f"SELECT COUNT(*) FROM {connection.ops.quote_name(table)}")  # noqa: S608
             total += cursor.fetchone()[0]
     return total
 
@@ -69,7 +55,7 @@ def _make(table: str) -> None:
     if table in _made:
         return
     data_type = "jsonb" if connection.vendor == "postgresql" else "text"
-    with _making, connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         # Two transactions may make one table at the same time, and PostgreSQL lets only one succeed.
         if connection.vendor == "postgresql":
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [table])

@@ -18,13 +18,11 @@ class ToolPool:
 
     def __init__(self, workers: int, queue: int, threads: int) -> None:
         self.instance = uuid.uuid4().hex
-        self.stopping = threading.Event()
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="tool")
         self._lock = threading.Lock()
         self._free = workers + queue
         self._done: dict[uuid.UUID, threading.Event] = {}
         self._local = threading.local()
-        self._processes: list[ToolProcess] = []
         # Requests that wait for a tool may not hold every thread: the status calls of finished files come
         # through the same threads.
         self._seats = threading.BoundedSemaphore(max(1, threads // 2))
@@ -42,22 +40,22 @@ class ToolPool:
         with self._lock:
             self._free += 1
 
-    def start(self, key: uuid.UUID, job: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
-        """Run `job` in the place that was reserved; `failed` gets what it raises."""
+    def start(self, key: uuid.UUID, job: Callable[[], None]) -> Future[None]:
+        """Run `job` in the place that was reserved."""
         done = threading.Event()
         with self._lock:
             self._done[key] = done
 
-        def end(future: Future[None]) -> None:
-            error = future.exception() if not future.cancelled() else None
-            if error is not None:
-                failed(error)
-            with self._lock:
-                self._done.pop(key, None)
-                self._free += 1
-            done.set()
+        def run() -> None:
+            try:
+                job()
+            finally:
+                with self._lock:
+                    self._free += 1
+                    del self._done[key]
+                done.set()
 
-        self._executor.submit(job).add_done_callback(end)
+        return self._executor.submit(run)
 
     def wait(self, key: uuid.UUID, seconds: float) -> None:
         """Return when the job is done, after `seconds`, or at once when too many requests wait already."""
@@ -75,28 +73,11 @@ class ToolPool:
         process: ToolProcess | None = getattr(self._local, "process", None)
         if process is None:
             process = self._local.process = ToolProcess()
-            with self._lock:
-                self._processes.append(process)
         return process
-
-    def stop(self) -> None:
-        """Drop what waits, end what runs: the claims say EXECUTING, and the next process takes them up."""
-        self.stopping.set()
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        with self._lock:
-            processes = list(self._processes)
-        for process in processes:
-            process.kill()
 
 
 @functools.cache
 def pool() -> ToolPool:
-    """Made on first use, so after gunicorn's fork."""
+    """The process's own; the server asks for it first."""
     config = settings.SANDBOX
     return ToolPool(config.tool_workers, config.tool_queue, config.threads)
-
-
-def stop() -> None:
-    """End the pool, if this process ever made one."""
-    if pool.cache_info().currsize:
-        pool().stop()

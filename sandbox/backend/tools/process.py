@@ -43,8 +43,8 @@ class ToolProcess:
             line = _ask(child, json.dumps({"path": str(path), "mime_type": mime_type}))
         finally:
             timer.cancel()
-        if not line:
-            self.kill()
+        if not line.endswith("\n"):  # it died, perhaps in the middle of its answer
+            self._end()
             why = f"took longer than {limit_seconds:g} s" if timed_out.is_set() else "ended the tool's process"
             raise ToolError(f"the document {why}")
         answer = cast("dict[str, Any]", json.loads(line))
@@ -52,19 +52,18 @@ class ToolProcess:
             raise ToolError(answer["error"])
         return cast("dict[str, Any]", answer["result"])
 
-    def kill(self) -> None:
+    def _end(self) -> None:
         """End the child, if there is one, and take its exit status."""
         child, self._child = self._child, None
         if child is None:
             return
-        child.kill()
         # Leaving the `with` closes the pipes and waits.
         with child:
-            pass
+            child.kill()
 
     def _running(self) -> subprocess.Popen[str]:
         if self._child is not None and self._child.poll() is not None:
-            self.kill()
+            self._end()
         if self._child is None:
             environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
             self._child = subprocess.Popen(

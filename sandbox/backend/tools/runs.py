@@ -1,4 +1,4 @@
-"""Running the tools for one file, at most once (contract section 3).
+"""Running the tools for one file, at most once.
 
 The claim is a row, so it outlives the process: a second POST finds it. Its `instance` tells whether the process that
 took it still lives; a claim of a dead one is taken over, and counted in `runs`.
@@ -6,15 +6,17 @@ took it still lives; a claim of a dead one is taken over, and counted in `runs`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 import uuid
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection, transaction
+from django.db import DatabaseError, Error, close_old_connections, connection, transaction
 from django.utils import timezone
 
 from sandbox.backend.http import log
@@ -25,20 +27,33 @@ from sandbox.backend.switches import switchboard
 from sandbox.backend.tools import destination
 from sandbox.backend.tools.pool import pool
 from sandbox.backend.tools.process import ToolError
-from sandbox.backend.views.workflows import ends
+
+# Between two attempts to write the end of a run to a database that is away.
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a run needs to know; it is carried out after the request is answered."""
+    """What a run needs to know; it is carried out after the request is answered. `path` is None without a document,
+    `table` without a destination."""
 
-    file: FileExecution
-    path: str
+    key: uuid.UUID
+    file_name: str
+    file_hash: str | None
     mime_type: str | None
+    path: Path | None
+    table: str | None
 
 
-class StoppedError(Exception):
-    """The server is stopping: the claim stays as it is, for the next process."""
+def job_of(file: FileExecution, file_data: dict[str, Any]) -> Job:
+    """The job of a file execution; `file_data` is what the worker knows of the file."""
+    workflow, given = file.execution.workflow, file_data.get("file_path") or ""
+    if workflow.workflow_type == "API":
+        path, table = resolve_staged(workflow.organization, given), None
+    else:
+        ends = workflow.ends()
+        path, table = resolve_source(ends["SOURCE"], given), ends["DESTINATION"].configuration["table"]
+    return Job(file.pk, file.file_name, file.file_hash, file_data.get("mime_type"), path, table)
 
 
 def abandoned(run: ToolRun) -> bool:
@@ -46,24 +61,22 @@ def abandoned(run: ToolRun) -> bool:
     return bool(run.state == EXECUTING and run.instance != pool().instance)
 
 
-def claim(file: FileExecution) -> bool:
+def claim(key: uuid.UUID) -> bool:
     """Take the claim and set the file EXECUTING, in one transaction. False: it is taken, or the run is over."""
     with transaction.atomic():
-        # The file's row is what two requests for a file that has no run yet can both lock. SQLite needs no lock on
-        # a row: its transactions begin with one on everything.
-        if connection.features.has_select_for_update:
-            FileExecution.objects.select_for_update().get(pk=file.pk)
-        run = ToolRun.objects.filter(pk=file.pk).first()
+        # The file's row is what two requests for a file that has no run yet can both lock.
+        file = FileExecution.objects.select_for_update().get(pk=key)
+        run = ToolRun.objects.filter(pk=key).first()
         now = timezone.now()
         if run is None:
             ToolRun.objects.create(file_execution=file, state=EXECUTING, instance=pool().instance, started_at=now)
         elif abandoned(run):
             run.instance, run.runs, run.started_at = pool().instance, run.runs + 1, now
             run.save()
-            log.warning("file %s: started again, its process died (run %d)", file.pk, run.runs)
+            log.warning("file %s: started again, its process died (run %d)", key, run.runs)
         else:
             return False
-        FileExecution.objects.filter(pk=file.pk).update(status=EXECUTING, modified_at=now)
+        FileExecution.objects.filter(pk=key).update(status=EXECUTING, modified_at=now)
     return True
 
 
@@ -72,88 +85,75 @@ def instant() -> bool:
     return switchboard.current.tool == "echo" and not switchboard.current.tool_seconds
 
 
-def run_now(job: Job) -> None:
-    """Run a claimed job in the calling thread."""
-    try:
-        _carry_out(job)
-    except DatabaseError as error:
-        _broken(job.file.pk, error)
-
-
 def start(job: Job) -> None:
     """Run a claimed job in the place that was reserved for it."""
-    key = job.file.pk
-    pool().start(key, lambda: _in_thread(job), lambda error: _broken(key, error))
+    future = pool().start(job.key, functools.partial(carry_out, job))
+    future.add_done_callback(functools.partial(_broken, job))
 
 
-def _in_thread(job: Job) -> None:
-    # A thread of the pool serves no requests, so nobody else looks whether its connection is still good.
-    close_old_connections()
-    _carry_out(job)
-
-
-def _carry_out(job: Job) -> None:
+def carry_out(job: Job) -> None:
+    """Run a claimed job in the calling thread."""
     begun = time.monotonic()
     switches = switchboard.current
-    if switches.tool_seconds and pool().stopping.wait(switches.tool_seconds):
-        raise StoppedError
+    time.sleep(switches.tool_seconds)
     try:
         result, metadata = _use_tool(job, switches.tool)
         outcome: dict[str, Any] = {"state": COMPLETED, "result": result, "metadata": metadata}
     except ToolError as error:
         outcome = {"state": ERROR, "error": str(error), "metadata": {"tool": switches.tool}}
-    outcome["execution_time"] = round(time.monotonic() - begun, 3)
-    if pool().stopping.is_set():
-        raise StoppedError
-    _finish(job, outcome)
+    _finish(job, {**outcome, "execution_time": round(time.monotonic() - begun, 3)})
 
 
 def _use_tool(job: Job, tool: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The result and what is known about it. `echo` reads nothing: it is for measuring everything but the tool."""
-    metadata = {"tool": tool, "file_name": job.file.file_name}
+    metadata = {"tool": tool, "file_name": job.file_name}
     if tool == "echo":
-        text = f"echo of {job.file.file_name}"
+        text = f"echo of {job.file_name}"
         counts = {"pages": 1, "words": len(text.split()), "characters": len(text)}
         result: dict[str, Any] = {"text": text, "mime_type": job.mime_type, **counts, "metadata": {}}
-        return result, {**metadata, "file_hash": job.file.file_hash}
-    path = _locate(job)
-    result = pool().process().run(path, job.mime_type, settings.SANDBOX.tool_limit_seconds)
-    with path.open("rb") as stream:
+        return result, {**metadata, "file_hash": job.file_hash}
+    if job.path is None:
+        raise ToolError(f"there is no file for {job.file_name!r}")
+    result = pool().process().run(job.path, job.mime_type, settings.SANDBOX.tool_limit_seconds)
+    with job.path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return result, {**metadata, "file_hash": digest}
 
 
-def _locate(job: Job) -> Path:
-    workflow = job.file.execution.workflow
-    if workflow.workflow_type == "API":
-        path = resolve_staged(workflow.organization, job.path)
-    else:
-        path = resolve_source(ends(workflow)["SOURCE"], job.path)
-    if path is None:
-        raise ToolError(f"there is no file {job.path!r}")
-    return path
-
-
 def _finish(job: Job, outcome: dict[str, Any]) -> None:
+    """Write the end of a run, again and again while the database is away: the work is done, and nobody else will."""
+    while True:
+        # A thread of the pool serves no requests, so nobody else looks whether its connection is still good.
+        close_old_connections()
+        try:
+            _write(job, outcome)
+        except Error as error:
+            log.error("file %s: its end cannot be written yet: %s", job.key, error)
+            time.sleep(_AGAIN_SECONDS)
+        else:
+            return
+
+
+def _write(job: Job, outcome: dict[str, Any]) -> None:
     """The end of the run and its row in the destination are one transaction: neither is there without the other."""
-    workflow = job.file.execution.workflow
-    table = None if workflow.workflow_type == "API" else destination.table_of(ends(workflow)["DESTINATION"])
     try:
         with transaction.atomic():
-            if table and outcome["state"] == COMPLETED:
-                destination.write(table, job.file.pk, job.file.file_name, outcome["result"])
-            _settle(job.file.pk, outcome)
-    except (DatabaseError, destination.TableError) as error:
-        log.warning("file %s: the destination refused it: %s", job.file.pk, error)
-        _settle(job.file.pk, {"state": ERROR, "error": f"destination: {error}", "metadata": {}})
+            if _settle(job.key, outcome) and job.table and outcome["state"] == COMPLETED:
+                destination.write(job.table, job.key, job.file_name, outcome["result"])
+    except DatabaseError as error:
+        if not connection.is_usable():
+            raise
+        log.warning("file %s: its result is refused: %s", job.key, error)
+        _settle(job.key, {"state": ERROR, "error": f"the result cannot be stored: {error}", "metadata": {}})
 
 
-def _settle(key: uuid.UUID, outcome: dict[str, Any]) -> None:
-    ToolRun.objects.filter(pk=key, instance=pool().instance, state=EXECUTING).update(**outcome)
+def _settle(key: uuid.UUID, outcome: dict[str, Any]) -> bool:
+    """False when another process has taken the claim over."""
+    return bool(ToolRun.objects.filter(pk=key, instance=pool().instance, state=EXECUTING).update(**outcome))
 
 
-def _broken(key: uuid.UUID, error: BaseException) -> None:
-    if isinstance(error, StoppedError):
-        return
-    log.error("file %s: the tool broke", key, exc_info=error)
-    _settle(key, {"state": ERROR, "error": f"the tool broke: {type(error).__name__}: {error}", "metadata": {}})
+def _broken(job: Job, future: Future[None]) -> None:
+    error = future.exception()
+    if error is not None:
+        log.error("file %s: the tool broke", job.key, exc_info=error)
+        _finish(job, {"state": ERROR, "error": f"the tool broke: {type(error).__name__}: {error}", "metadata": {}})

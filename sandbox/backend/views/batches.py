@@ -1,4 +1,4 @@
-"""Many executions' statuses at once, file counters, and what batches of any kind share (contract section 2)."""
+"""What batches of any kind share; many executions' statuses at once; file counters."""
 
 from __future__ import annotations
 
@@ -17,44 +17,39 @@ from sandbox.backend.tenancy import as_uuid
 from sandbox.backend.views.executions import shorten
 
 
-class ExecutionsStatus(InternalView):
-    """POST `v1/workflow-manager/batch-status-update/`: one database error undoes the whole batch, and the answer
-    still names every row; an illegal status is stored, and reported as refused."""
+class Batch(InternalView):
+    """A list of items in one transaction: one database error undoes all, and the answer still names every row."""
 
-    failure = "Failed to process batch status update"
+    list_name = ""
+    id_name = ""
+    done_name = "successful_updates"
+    failed_name = "failed_updates"
+    success = 200
 
     def post(self, request: Request) -> Response:
-        updates = body_of(request).get("updates")
-        if not updates:
-            raise refuse(400, "updates list is required")
+        items = body_of(request).get(self.list_name)
+        if not items:
+            raise refuse(400, f"{self.list_name} list is required")
         done: list[dict[str, Any]] = []
         failed: list[dict[str, Any]] = []
         with transaction.atomic():
-            for update in updates:
+            for item in items:
                 try:
-                    done.append(self._update(update))
-                except (RefusedError, DatabaseError, ValueError, TypeError) as error:
-                    failed.append({"execution_id": update.get("execution_id"), "error": reason(error)})
-        answer = {"successful_updates": done, "failed_updates": failed, "total_processed": len(updates)}
-        return Response(answer)
+                    done.append(self.one(item))
+                except RefusedError as error:
+                    failed.append({**self.named(item), "error": error.body["error"]})
+                except (DatabaseError, ValueError, TypeError) as error:
+                    failed.append({**self.named(item), "error": str(error)})
+        answer = {self.done_name: done, self.failed_name: failed, "total_processed": len(items)}
+        return Response(answer, status=self.success)
 
-    def _update(self, update: dict[str, Any]) -> dict[str, Any]:
-        identifier, status = update.get("execution_id"), update.get("status")
-        if not identifier or not status:
-            raise refuse(400, "execution_id and status are required")
-        row = self.tenant.executions().filter(pk=valid_uuid(identifier)).first()
-        if row is None:
-            raise refuse(404, "Workflow execution not found")
-        row.status = status
-        for name in ("total_files", "attempts", "execution_time"):
-            if update.get(name) is not None:
-                setattr(row, name, update[name])
-        if update.get("error_message"):
-            row.error_message = shorten(update["error_message"])
-        row.save()
-        if status not in STATUSES:
-            raise refuse(400, f"Invalid status: {status}. Must be a valid ExecutionStatus.")
-        return {"execution_id": identifier, "status": status}
+    def one(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Write one item and describe it."""
+        raise NotImplementedError
+
+    def named(self, item: dict[str, Any]) -> dict[str, Any]:
+        """How a failed item is named."""
+        return {self.id_name: item.get(self.id_name)}
 
 
 def valid_uuid(text: Any) -> uuid.UUID:
@@ -65,9 +60,30 @@ def valid_uuid(text: Any) -> uuid.UUID:
         raise refuse(400, str(error)) from error
 
 
-def reason(error: Exception) -> str:
-    """What a batch says of one failed item."""
-    return str(error.body["error"]) if isinstance(error, RefusedError) else str(error)
+class ExecutionsStatus(Batch):
+    """POST `v1/workflow-manager/batch-status-update/`: an illegal status is stored, and reported as refused."""
+
+    failure = "Failed to process batch status update"
+    list_name = "updates"
+    id_name = "execution_id"
+
+    def one(self, item: dict[str, Any]) -> dict[str, Any]:
+        identifier, status = item.get("execution_id"), item.get("status")
+        if not identifier or not status:
+            raise refuse(400, "execution_id and status are required")
+        row = self.tenant.executions().filter(pk=valid_uuid(identifier)).first()
+        if row is None:
+            raise refuse(404, "Workflow execution not found")
+        row.status = status
+        for name in ("total_files", "attempts", "execution_time"):
+            if item.get(name) is not None:
+                setattr(row, name, item[name])
+        if item.get("error_message"):
+            row.error_message = shorten(item["error_message"])
+        row.save()
+        if status not in STATUSES:
+            raise refuse(400, f"Invalid status: {status}. Must be a valid ExecutionStatus.")
+        return {"execution_id": identifier, "status": status}
 
 
 class IncrementFiles(InternalView):

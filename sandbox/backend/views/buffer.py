@@ -35,7 +35,7 @@ _FINAL = {"COMPLETED", "SUCCESS", "ERROR", "FAILURE", "STOPPED"}
 class Enqueue(InternalView):
     """POST `v1/webhook/buffer/enqueue/`: 201 with the row's id, or 200 with null for an event nobody wants."""
 
-    failure_body = INTERNAL_ERROR_MESSAGE
+    failure = INTERNAL_ERROR_MESSAGE
 
     def post(self, request: Request) -> Response:
         body = body_of(request)
@@ -70,7 +70,7 @@ def _payload(body: dict[str, Any]) -> dict[str, Any]:
 class Process(InternalView):
     """POST `v1/webhook/buffer/process/` `{}`: sends what is due, for all organizations."""
 
-    failure_body = INTERNAL_ERROR_MESSAGE
+    failure = INTERNAL_ERROR_MESSAGE
 
     def post(self, _request: Request) -> Response:
         reclaimed = _reclaim()
@@ -152,7 +152,7 @@ def _put_back(rows: list[BufferRow]) -> int:
 class Mark(InternalView):
     """POST `v1/webhook/buffer/mark/{dispatched,dead-letter}/`: only rows that are being sent are changed."""
 
-    failure_body = INTERNAL_ERROR_MESSAGE
+    failure = INTERNAL_ERROR_MESSAGE
     state = ""
 
     def post(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Executing one file (contract section 3): POST and GET `v1/workflow-manager/execute-file/`."""
+"""Executing one file: POST and GET `v1/workflow-manager/execute-file/`."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ class ExecuteFile(InternalView):
     @staticmethod
     def _accept(file: FileExecution, file_data: dict[str, Any]) -> None:
         """The place first, the claim second: a claim without a place would be a file that nobody runs."""
-        job = runs.Job(file, file_data.get("file_path") or "", file_data.get("mime_type"))
+        job = runs.job_of(file, file_data)
         if runs.instant():
-            if runs.claim(file):
-                runs.run_now(job)
+            if runs.claim(file.pk):
+                runs.carry_out(job)
             return
         if not pool().reserve():
             raise RefusedError(503, {"error": "All tools are busy"}, {"Retry-After": RETRY_AFTER_SECONDS})
         claimed = False
         try:
-            claimed = runs.claim(file)
+            claimed = runs.claim(file.pk)
         finally:
             if not claimed:
                 pool().cancel()

@@ -1,4 +1,4 @@
-"""Executions: reading, creating, and writing a status (contract section 2)."""
+"""Executions: reading, creating, and writing a status."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sandbox.backend.views.configs import destination_config, source_config
 from sandbox.backend.views.pipelines import find
 
 MESSAGE_LIMIT = 256
+_NOT_RETRIEVED = {"error": "Failed to retrieve workflow execution"}
 
 
 class StatusUpdate(serializers.Serializer):  # type: ignore[misc]
@@ -53,7 +54,7 @@ class StatusUpdate(serializers.Serializer):  # type: ignore[misc]
 class ExecutionDetail(InternalView):
     """GET `v1/workflow-execution/{id}/`: 404 only if the row is absent, another tenant's is a 500."""
 
-    failure_body = {"error": "Failed to retrieve workflow execution"}  # noqa: RUF012 (declared a ClassVar above)
+    failure = _NOT_RETRIEVED
 
     def get(self, request: Request, execution_id: str) -> Response:
         row = (
@@ -66,7 +67,7 @@ class ExecutionDetail(InternalView):
             raise refuse(404, "WorkflowExecution not found")
         tenant = self.tenant
         if tenant.header is not None and row.workflow.organization != tenant.organization:
-            raise RefusedError(500, self.failure_body or {})
+            raise RefusedError(500, _NOT_RETRIEVED)
         query = request.query_params
         answer = self._describe(row, tenant)
         with_files = query.get("file_execution", "true").lower() != "false"
@@ -84,7 +85,7 @@ class ExecutionDetail(InternalView):
         api = workflow.workflow_type == "API"
         pipeline = find(tenant, row.pipeline_id, api_first=api) if row.pipeline_id else None
         known = tenant.organization is not None
-        ends = {end.endpoint_type: end for end in workflow.endpoints.all()} if known else {}
+        ends = workflow.ends() if known else {}
         return {
             "execution": execution_row(row, pipeline.id if pipeline else None, row.tags if known else []),
             "workflow_definition": workflow_definition(workflow),
@@ -169,7 +170,7 @@ def elapsed(row: Execution | FileExecution) -> float:
 class ExecutionCreate(InternalView):
     """POST `v1/workflow-manager/execution/create/`. Without `pipeline_id` the real one breaks, so this one does."""
 
-    failure_body = INTERNAL_ERROR
+    failure = INTERNAL_ERROR
 
     def post(self, request: Request) -> Response:
         body = body_of(request)

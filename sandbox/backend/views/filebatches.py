@@ -121,7 +121,7 @@ class FileGetOrCreate(InternalView):
 class FileBatchStub(InternalView):
     """The two batch routes under `workflow-manager/file-execution/` that write nothing in the real backend."""
 
-    answer: dict[str, Any] = {}  # noqa: RUF012 (set by the routes)
+    answer: Any = None  # set by the routes
 
     def post(self, _request: Request) -> Response:
         if self.tenant.header is None:

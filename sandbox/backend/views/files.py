@@ -1,21 +1,20 @@
-"""File executions under `v1/file-execution/` (contract section 2)."""
+"""File executions under `v1/file-execution/` ."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.db import DatabaseError, transaction
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import files
-from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
+from sandbox.backend.http import InternalView, body_of, refuse
 from sandbox.backend.models import COMPLETED, STATUSES, TERMINAL, Execution, FileExecution
 from sandbox.backend.representations import file_row
 from sandbox.backend.tenancy import Tenant, as_uuid
-from sandbox.backend.views.batches import reason, valid_uuid
+from sandbox.backend.views.batches import Batch, valid_uuid
 from sandbox.backend.views.executions import elapsed
 
 
@@ -54,14 +53,12 @@ class FileCollection(InternalView):
         return Response([file_row(row) for row in rows])
 
     def post(self, request: Request) -> Response:
+        self.failure = "Failed to get/create file execution"
         body = body_of(request)
         file = body.get("file_hash") or {}
         row = files.get_or_create(owned_execution(self.tenant, body), file)
         # The path is the caller's, though an API file's is not stored.
         return Response({**file_row(row), "file_path": file.get("file_path")}, status=201)
-
-    def failure_text(self) -> str | None:
-        return "Failed to get/create file execution" if self.request.method == "POST" else None
 
 
 class FileDetail(InternalView):
@@ -124,38 +121,13 @@ class FileHash(InternalView):
         return Response({"status": "updated", "file_execution_id": file_id, "data": file_row(row)})
 
 
-class _Batch(InternalView):
-    """A list of items in one transaction: one database error undoes all, and the answer does not tell."""
+class _FileBatch(Batch):
+    """A batch whose items name file executions."""
 
-    list_name = ""
-    done_name = "successful_updates"
-    failed_name = "failed_updates"
-    status_code = 200
-
-    def post(self, request: Request) -> Response:
-        items = body_of(request).get(self.list_name)
-        if not items:
-            raise refuse(400, f"{self.list_name} list is required")
-        done: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
-        with transaction.atomic():
-            for item in items:
-                try:
-                    done.append(self.one(item))
-                except (RefusedError, DatabaseError, ValueError, TypeError) as error:
-                    failed.append({**self.named(item), "error": reason(error)})
-        answer = {self.done_name: done, self.failed_name: failed, "total_processed": len(items)}
-        return Response(answer, status=self.status_code)
-
-    def one(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Write one item and describe it."""
-        raise NotImplementedError
-
-    def named(self, item: dict[str, Any]) -> dict[str, Any]:
-        """How a failed item is named."""
-        return {"file_execution_id": item.get("file_execution_id")}
+    id_name = "file_execution_id"
 
     def row(self, item: dict[str, Any], needed: str) -> FileExecution:
+        """The row of an item that must say `needed` too."""
         if not item.get("file_execution_id") or not item.get(needed):
             raise refuse(400, f"file_execution_id and {needed} are required")
         row: FileExecution | None = self.tenant.files().filter(pk=valid_uuid(item["file_execution_id"])).first()
@@ -164,14 +136,14 @@ class _Batch(InternalView):
         return row
 
 
-class FilesCreate(_Batch):
+class FilesCreate(Batch):
     """POST `v1/file-execution/batch-create/`."""
 
     failure = "Failed to create file executions"
     list_name = "file_executions"
     done_name = "successful_creations"
     failed_name = "failed_creations"
-    status_code = 201
+    success = 201
 
     def one(self, item: dict[str, Any]) -> dict[str, Any]:
         file = item.get("file_hash") or {}
@@ -185,7 +157,7 @@ class FilesCreate(_Batch):
         return {"file_name": (item.get("file_hash") or {}).get("file_name")}
 
 
-class FilesStatus(_Batch):
+class FilesStatus(_FileBatch):
     """POST `v1/file-execution/batch-status-update/`."""
 
     failure = "Failed to update file statuses"
@@ -199,7 +171,7 @@ class FilesStatus(_Batch):
         return {"file_execution_id": str(row.id), "status": row.status, "file_name": row.file_name}
 
 
-class FilesHash(_Batch):
+class FilesHash(_FileBatch):
     """POST `v1/file-execution/batch-hash-update/`."""
 
     failure = "Failed to update file hashes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django.db.models import QuerySet, Sum
+from django.db.models import Sum
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -21,21 +21,17 @@ _TOKENS = ("embedding_tokens", "prompt_tokens", "completion_tokens", "total_toke
 class _UsageView(InternalView):
     """Its 500 names the file execution."""
 
-    def handle_exception(self, exc: Exception) -> Response:
-        file_id = self.kwargs.get("file_execution_id")
-        self.failure_body = {"success": False, "error": "Internal server error", "file_execution_id": file_id}  # type: ignore[misc]
-        return super().handle_exception(exc)
-
-    def rows(self, file_id: str) -> QuerySet[Any]:
-        return self.tenant.owned(Usage.objects.filter(run_id=as_uuid(file_id)))
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.failure = {"success": False, "error": "Internal server error", **kwargs}
 
 
 class TokenCount(_UsageView):
     """GET `v1/usage/aggregated-token-count/{file_execution_id}/`: nulls where nothing was used."""
 
     def get(self, _request: Request, file_execution_id: str) -> Response:
-        sums = self.rows(file_execution_id).aggregate(**{name: Sum(name) for name in _TOKENS})
-        usage = {"file_execution_id": file_execution_id, **{name: sums[name] for name in _TOKENS}}
+        rows = self.tenant.owned(Usage.objects.filter(run_id=as_uuid(file_execution_id)))
+        usage = {"file_execution_id": file_execution_id, **rows.aggregate(**{name: Sum(name) for name in _TOKENS})}
         return Response({"success": True, "data": {"file_execution_id": file_execution_id, "usage": usage}})
 
 

@@ -14,7 +14,7 @@ from sandbox.backend.models import ApiDeployment, Pipeline
 from sandbox.backend.representations import deployment, deployment_as_pipeline, pipeline
 from sandbox.backend.tenancy import Tenant, as_uuid
 
-# Execution status -> pipeline status (contract section 2).
+# Execution status -> pipeline status.
 PIPELINE_STATUS = {
     "COMPLETED": "SUCCESS",
     "ERROR": "FAILURE",
@@ -39,7 +39,7 @@ def find(tenant: Tenant, identifier: Any, *, api_first: bool = False) -> Pipelin
 class PipelineDetail(InternalView):
     """GET and PUT `v1/pipeline/{id}/`. The status of a PUT is stored unchecked."""
 
-    failure_body = INTERNAL_ERROR_MESSAGE
+    failure = INTERNAL_ERROR_MESSAGE
 
     def get(self, _request: Request, pipeline_id: str) -> Response:
         row = find(self.tenant, pipeline_id)

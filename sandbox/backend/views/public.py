@@ -10,6 +10,7 @@ import hmac
 import json
 import time
 import uuid
+from contextlib import ExitStack
 from threading import BoundedSemaphore
 from typing import Any, cast
 
@@ -36,8 +37,8 @@ class _Public(InternalView):
         """404 for what does not exist or is switched off, 401 for a key that does not open it."""
         if row is None:
             raise refuse(404, "API not found")
-        given = self.request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), str(row.api_key).encode()):
+        given = self.request.headers.get("Authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {row.api_key}".encode()):
             raise refuse(401, "Invalid API key")
 
     def execution(self, request: Request, owner: ApiDeployment | Pipeline) -> Execution:
@@ -57,19 +58,16 @@ class DeploymentApi(_Public):
         folder = staging.folder_of(deployment.organization, execution_id)
         # Before the body is touched: parsing is what writes the files.
         request.upload_handlers = [staging.StagingHandler(folder)]
-        form = request.data
-        wait = _seconds(form.get("timeout"))
-        files = _files(request)
-        row = _create(execution_id, deployment, len(files), form.get("tags"))
-        hashes = {name: file.file_hash_data(number, name) for number, (name, file) in enumerate(files.items(), start=1)}
-        flags = {
-            "use_file_history": str(form.get("use_file_history", "")).lower() in _TRUE,
-            "llm_profile_id": form.get("llm_profile_id"),
-            "hitl_queue_name": form.get("hitl_queue_name"),
-            "custom_data": _json(form.get("custom_data")),
-        }
-        if not _send(row, deployment, publisher.API_QUEUE, hashes, flags):
-            return Response(_started(row, deployment), status=503)
+        with ExitStack() as not_started:
+            not_started.callback(staging.remove, folder)
+            form = request.data
+            wait, flags = _seconds(form.get("timeout")), _flags(form)
+            files = _files(request)
+            row = _create(execution_id, deployment, len(files), form.get("tags"))
+            hashes = {name: file.file_hash_data(number, name) for number, (name, file) in enumerate(files.items(), 1)}
+            if not _send(row, deployment, publisher.API_QUEUE, hashes, flags):
+                return Response(_started(row, deployment), status=503)
+            not_started.pop_all()
         _wait(row, wait)
         return _outcome(row, deployment, unfinished=200)
 
@@ -93,8 +91,7 @@ class PipelineApi(_Public):
     def post(self, request: Request, organization: str, pipeline_id: str) -> Response:
         pipeline = self._pipeline(organization, pipeline_id)
         row = _create(uuid.uuid4(), pipeline, 0, None)
-        flags = {"use_file_history": str(request.data.get("use_file_history", "")).lower() in _TRUE}
-        sent = _send(row, pipeline, publisher.GENERAL_QUEUE, {}, flags)
+        sent = _send(row, pipeline, publisher.GENERAL_QUEUE, {}, _flags(request.data))
         return Response(_started(row, pipeline), status=200 if sent else 503)
 
     def get(self, request: Request, organization: str, pipeline_id: str) -> Response:
@@ -108,6 +105,16 @@ class PipelineApi(_Public):
         row = rows.filter(organization__organization_id=organization, pk=key, active=True).first()
         self.authorize(row)
         return cast("Pipeline", row)
+
+
+def _flags(form: Any) -> dict[str, Any]:
+    """What a user may say of an execution, as the message says it."""
+    return {
+        "use_file_history": str(form.get("use_file_history", "")).lower() in _TRUE,
+        "llm_profile_id": form.get("llm_profile_id"),
+        "hitl_queue_name": form.get("hitl_queue_name"),
+        "custom_data": _json(form.get("custom_data")),
+    }
 
 
 def _seconds(text: str | None) -> float:
@@ -151,16 +158,12 @@ def _create(execution_id: uuid.UUID, owner: ApiDeployment | Pipeline, total: int
 def _send(
     row: Execution, owner: ApiDeployment | Pipeline, queue: str, hashes: dict[str, Any], flags: dict[str, Any]
 ) -> bool:
-    """Publish `async_execute_bin` (contract section 1). An execution that nobody was told of is an ERROR at once."""
+    """Publish `async_execute_bin`. An execution that nobody was told of is an ERROR at once."""
     kwargs: dict[str, Any] = {
         "scheduled": False,
         "execution_mode": None,
         "pipeline_id": str(owner.id),
         "log_events_id": None,
-        "use_file_history": False,
-        "llm_profile_id": None,
-        "hitl_queue_name": None,
-        "custom_data": None,
         "hitl_packet_id": None,
         "transport": "celery",
         **flags,
@@ -219,6 +222,7 @@ def _outcome(row: Execution, owner: ApiDeployment, unfinished: int) -> Response:
     unread = Execution.objects.filter(pk=row.pk, result_acknowledged=False)
     if not unread.update(result_acknowledged=True):
         return _gone(row, owner)
+    staging.remove(staging.folder_of(owner.organization, row.id))
     if len(found) < row.total_files:
         log.warning("execution %s: %d results of %d files", row.id, len(found), row.total_files)
     return Response(_started(row, owner, found))

@@ -1,4 +1,4 @@
-"""Sending webhooks at once, past the buffer (contract section 2, `webhook/send/`)."""
+"""Sending webhooks at once, past the buffer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def request_headers(kind: str, key: str | None, header: str | None) -> dict[str,
 
 
 def send(body: dict[str, Any]) -> dict[str, Any]:
-    """Publish one `send_webhook_notification` (contract section 1) and say so."""
+    """Publish one `send_webhook_notification` and say so."""
     own = request_headers(body["authorization_type"], body.get("authorization_key"), body.get("authorization_header"))
     args = [body["url"], body["payload"], {**own, **body["headers"]}, body["timeout"]]
     kwargs = {

@@ -1,4 +1,4 @@
-"""Notifications: which there are for a pipeline, an API deployment or an execution (contract section 2, `webhook/`)."""
+"""Notifications: which there are for a pipeline, an API deployment or an execution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.backend.views.pipelines import find
 class PipelineNotifications(InternalView):
     """GET `v1/webhook/pipeline/{id}/notifications/?execution_id=`: takes the id of an API deployment too."""
 
-    failure_body = INTERNAL_ERROR_MESSAGE
+    failure = INTERNAL_ERROR_MESSAGE
 
     def get(self, request: Request, pipeline_id: str) -> Response:
         row = find(self.tenant, pipeline_id)
@@ -36,7 +36,7 @@ class PipelineNotifications(InternalView):
 class ApiNotifications(InternalView):
     """GET `v1/webhook/api/{id}/notifications/?execution_id=`: an unknown id is a 500."""
 
-    failure_body = INTERNAL_ERROR_MESSAGE
+    failure = INTERNAL_ERROR_MESSAGE
 
     def get(self, request: Request, api_id: str) -> Response:
         row = self.tenant.deployments().get(pk=as_uuid(api_id))
@@ -80,7 +80,7 @@ def _counts(execution: Execution | None) -> dict[str, int]:
 class PipelineData(InternalView):
     """GET `v1/webhook/pipeline/{id}/`: an unknown id is a 500."""
 
-    failure_body = INTERNAL_ERROR_MESSAGE
+    failure = INTERNAL_ERROR_MESSAGE
 
     def get(self, _request: Request, pipeline_id: str) -> Response:
         row = self.tenant.pipelines().get(pk=as_uuid(pipeline_id))
@@ -98,7 +98,7 @@ class PipelineData(InternalView):
 class ApiData(InternalView):
     """GET `v1/webhook/api/{id}/`."""
 
-    failure_body = INTERNAL_ERROR_MESSAGE
+    failure = INTERNAL_ERROR_MESSAGE
 
     def get(self, _request: Request, api_id: str) -> Response:
         row = self.tenant.deployments().get(pk=as_uuid(api_id))

@@ -8,15 +8,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
-from sandbox.backend.models import ToolInstance, Workflow
+from sandbox.backend.models import ToolInstance
 from sandbox.backend.representations import endpoint
 from sandbox.backend.sources import list_source
 from sandbox.backend.tenancy import as_uuid
-
-
-def ends(workflow: Workflow) -> dict[str, Any]:
-    """`{"SOURCE": row, "DESTINATION": row}`."""
-    return {row.endpoint_type: row for row in workflow.endpoints.all()}
 
 
 class WorkflowDefinition(InternalView):
@@ -28,7 +23,7 @@ class WorkflowDefinition(InternalView):
         row = self.tenant.workflows().filter(pk=as_uuid(workflow_id)).first()
         if row is None:
             raise refuse(404, "Workflow not found or access denied")
-        both = ends(row)
+        both = row.ends()
         return Response(
             {
                 "id": str(row.id),
@@ -54,7 +49,7 @@ class WorkflowEndpoints(InternalView):
         row = self.tenant.workflows().filter(pk=as_uuid(workflow_id)).first()
         if row is None:
             raise refuse(404, "Workflow not found or access denied")
-        both = ends(row)
+        both = row.ends()
         return Response(
             {
                 "workflow_id": str(row.id),
@@ -204,7 +199,7 @@ class SourceFiles(InternalView):
         workflow = self.tenant.workflows().filter(pk=as_uuid(workflow_id)).first()
         if workflow is None:
             raise refuse(404, "Workflow not found or access denied")
-        source = ends(workflow)["SOURCE"]
+        source = workflow.ends()["SOURCE"]
         files = list_source(workflow, source, bool(body.get("use_file_history")))
         return Response(
             {

@@ -176,28 +176,28 @@ def launch(environment: dict[str, str]) -> Callable[..., Backend]:
     return start
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def backend(
-    launch: Callable[..., Backend], database: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    launch: Callable[..., Backend], new_database: Callable[[], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Backend]:
-    """One backend for a module."""
-    running = launch(tmp_path_factory.mktemp("backend"), **database)
+    """One backend for all tests that need none of their own; a request waits only shortly for its tool."""
+    running = launch(tmp_path_factory.mktemp("backend"), **new_database(), SANDBOX_TOOL_WAIT_SECONDS="0.3")
     yield running
     running.stop()
 
 
 @pytest.fixture
 def echo(backend: Backend) -> Iterator[Backend]:
-    """The module's backend with a fresh organization and tools that read nothing; switched back afterwards."""
+    """The backend with a fresh organization and tools that read nothing; switched back afterwards."""
     backend.control("PUT", "switches", {"reset": True, "tool": "echo"})
     backend.setup()
     yield backend
     backend.control("PUT", "switches", {"reset": True})
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """The URL of a database of our own, which the backend makes; dropped at the end."""
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Callable[[], str]]:
+    """Gives URLs of databases of our own, which a backend makes; all are dropped at the end."""
     try:
         psycopg.connect(POSTGRES, connect_timeout=3).close()
     except psycopg.OperationalError as error:
@@ -205,13 +205,22 @@ def postgres() -> Iterator[str]:
         if os.environ.get("REQUIRE_SERVICES") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    name = f"sandbox_{uuid.uuid4().hex[:12]}"
-    yield urlsplit(POSTGRES)._replace(path=f"/{name}").geturl()
+    names: list[str] = []
+
+    def url() -> str:
+        names.append(f"sandbox_{uuid.uuid4().hex[:12]}")
+        return urlsplit(POSTGRES)._replace(path=f"/{names[-1]}").geturl()
+
+    yield url
     with psycopg.connect(POSTGRES, autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        for name in names:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest) -> dict[str, str]:
-    """The settings that choose a database: a module's tests run on both."""
-    return {"DATABASE_URL": request.getfixturevalue("postgres")} if request.param == "postgresql" else {}
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest) -> Callable[[], dict[str, str]]:
+    """Gives settings that choose a new database: what uses it runs on both kinds."""
+    if request.param == "sqlite":
+        return dict
+    url = request.getfixturevalue("postgres")
+    return lambda: {"DATABASE_URL": url()}

@@ -1,4 +1,4 @@
-"""Executing one file (contract section 3): once per key, whatever is sent how often, and bounded."""
+"""Executing one file: once per key, whatever is sent how often, and bounded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 
 SAMPLES = Path(__file__).resolve().parents[3] / "sandbox/samples"
@@ -50,7 +51,7 @@ def test_sixteen_posts_at_once_run_the_tool_once(echo: Any) -> None:
 
 
 def test_a_slow_tool_is_answered_202_and_polled(echo: Any) -> None:
-    echo.control("PUT", "switches", {"tool_seconds": 2.5})
+    echo.control("PUT", "switches", {"tool_seconds": 0.8})
     body = echo.file(echo.execution())
     key = body["file_data"]["file_execution_id"]
     answer = echo.execute(body)
@@ -58,7 +59,7 @@ def test_a_slow_tool_is_answered_202_and_polled(echo: Any) -> None:
     assert answer.json() == {"status": "EXECUTING", "file_execution_id": key, "poll_after": 0.5}
     assert echo.call("GET", f"file-execution/{key}/").json()["status"] == "EXECUTING"
     assert echo.poll(body).status_code == 202
-    assert finished(echo, body)["execution_time"] >= 2.5
+    assert finished(echo, body)["execution_time"] >= 0.8
 
 
 def test_a_wrong_or_missing_key_is_refused(echo: Any) -> None:
@@ -74,7 +75,7 @@ def test_a_wrong_or_missing_key_is_refused(echo: Any) -> None:
 
 def test_over_capacity_is_503_until_there_is_room(launch: Callable[..., Any], tmp_path: Path) -> None:
     backend = launch(tmp_path, SANDBOX_TOOL_WORKERS="1", SANDBOX_TOOL_QUEUE="1", SANDBOX_TOOL_WAIT_SECONDS="0")
-    backend.control("PUT", "switches", {"tool": "echo", "tool_seconds": 1})
+    backend.control("PUT", "switches", {"tool": "echo", "tool_seconds": 0.7})
     backend.setup()
     execution = backend.execution(3)
     bodies = [backend.file(execution, f"{number}.pdf") for number in range(3)]
@@ -90,8 +91,9 @@ def test_over_capacity_is_503_until_there_is_room(launch: Callable[..., Any], tm
 
 
 def test_a_file_whose_process_died_is_started_again(
-    launch: Callable[..., Any], tmp_path: Path, database: dict[str, str]
+    launch: Callable[..., Any], tmp_path: Path, new_database: Callable[[], dict[str, str]]
 ) -> None:
+    database = new_database()
     first = launch(tmp_path, **database, SANDBOX_TOOL_WAIT_SECONDS="0")
     first.control("PUT", "switches", {"tool": "echo", "tool_seconds": 60})
     made = first.setup()
@@ -112,6 +114,25 @@ def test_a_file_whose_process_died_is_started_again(
     second.stop()
 
 
+def test_an_end_is_written_when_the_database_is_back(
+    launch: Callable[..., Any], tmp_path: Path, postgres: Callable[[], str]
+) -> None:
+    url = postgres()
+    backend = launch(tmp_path, DATABASE_URL=url, SANDBOX_TOOL_WAIT_SECONDS="0")
+    backend.control("PUT", "switches", {"tool": "echo", "tool_seconds": 1})
+    backend.setup()
+    body = backend.file(backend.execution())
+    assert backend.execute(body).status_code == 202
+    server, _, name = url.rpartition("/")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        backend.until("an attempt to write", lambda: "cannot be written yet" in backend.log.read_text())
+        connection.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    assert finished(backend, body)["status"] == "COMPLETED"
+    backend.stop()
+
+
 @pytest.fixture
 def etl(backend: Any, tmp_path: Path) -> Any:
     """An ETL workflow over a folder with the sample documents, a damaged one among them."""
@@ -121,28 +142,27 @@ def etl(backend: Any, tmp_path: Path) -> Any:
     backend.control("PUT", "switches", {"reset": True})
     table = f"out_{uuid.uuid4().hex[:8]}"
     backend.setup(workflow_type="ETL", source_folder=str(tmp_path), destination_table=table)
-    backend.table = table
     return backend
 
 
-def source_files(backend: Any, **more: Any) -> dict[str, Any]:
+def source_files(backend: Any, execution_id: str, **more: Any) -> dict[str, Any]:
     made = backend.organization
     path = f"workflow-manager/source-files/{made['workflow_id']}/"
-    body = {"execution_id": backend.execution_id, "pipeline_id": made["pipeline_id"], **more}
+    body = {"execution_id": execution_id, "pipeline_id": made["pipeline_id"], **more}
     answer = backend.call("POST", path, body)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
 
 def test_source_files_are_read_and_written_to_the_destination_once(etl: Any) -> None:
-    etl.execution_id = etl.execution(3)
-    listed = source_files(etl)
+    execution_id = etl.execution(3)
+    listed = source_files(etl, execution_id)
     assert list(listed["files"]) == ["letter.txt", "sub/damaged.pdf", "sub/invoice.pdf"]
     assert [file["file_number"] for file in listed["files"].values()] == [1, 2, 3]
     before = etl.control("GET", "stats")["destination_rows"]
     bodies = {}
     for path, file in listed["files"].items():
-        bodies[path] = etl.file(etl.execution_id, file["file_name"], **{**file, "file_path": path})
+        bodies[path] = etl.file(execution_id, file["file_name"], **{**file, "file_path": path})
         etl.execute(bodies[path])
     done = {path: finished(etl, body) for path, body in bodies.items()}
     assert done["letter.txt"]["status"] == done["sub/invoice.pdf"]["status"] == "COMPLETED"
@@ -157,8 +177,8 @@ def test_source_files_are_read_and_written_to_the_destination_once(etl: Any) -> 
 
 
 def test_processed_source_files_are_left_out_with_history(etl: Any) -> None:
-    etl.execution_id = etl.execution(3)
-    file = source_files(etl)["files"]["letter.txt"]
+    execution_id = etl.execution(3)
+    file = source_files(etl, execution_id)["files"]["letter.txt"]
     row = {
         "workflow_id": etl.organization["workflow_id"],
         "file_hash": "ab" * 32,
@@ -167,8 +187,8 @@ def test_processed_source_files_are_left_out_with_history(etl: Any) -> None:
         "status": "COMPLETED",
     }
     assert etl.call("POST", "file-history/create/", row).status_code == 201
-    assert "letter.txt" in source_files(etl)["files"]
-    assert "letter.txt" not in source_files(etl, use_file_history=True)["files"]
+    assert "letter.txt" in source_files(etl, execution_id)["files"]
+    assert "letter.txt" not in source_files(etl, execution_id, use_file_history=True)["files"]
 
 
 def test_a_path_outside_the_folder_is_an_error_of_the_file(etl: Any) -> None:

@@ -45,6 +45,12 @@ def post(backend: Any, files: list[tuple[str, bytes]], **form: Any) -> httpx.Res
     return http.post(path, files=parts, data=form, headers={"Authorization": f"Bearer {key}"})
 
 
+def staged(backend: Any) -> list[str]:
+    """The executions whose documents are still on the disk."""
+    folder = backend.log.parent / "storage/unstract/api" / backend.organization["organization_id"]
+    return [entry.name for entry in folder.iterdir()]
+
+
 def fetch(backend: Any, status_api: str) -> httpx.Response:
     http: httpx.Client = backend.http
     return http.get(status_api, headers={"Authorization": f"Bearer {backend.organization['api_key']}"})
@@ -61,7 +67,7 @@ def finish(backend: Any, store: redis.Redis, execution_id: str, status: str = "C
 
 
 @pytest.mark.usefixtures("store")
-def test_the_message_is_the_contracts(echo: Any, environment: dict[str, str]) -> None:
+def test_the_message_is_what_the_workers_expect(echo: Any, environment: dict[str, str]) -> None:
     answer = post(echo, [("a.txt", b"one"), ("a.txt", b"two"), ("b", b"")], use_file_history="true")
     assert answer.status_code == 200
     body = answer.json()
@@ -130,12 +136,14 @@ def test_results_are_given_once(echo: Any, store: redis.Redis) -> None:
     waiting = fetch(echo, status_api)
     assert waiting.status_code == 422
     assert waiting.json()["message"]["execution_status"] == "PENDING"
+    assert staged(echo) == [body["execution_id"]]
     finish(echo, store, body["execution_id"], successful_files=1, failed_files=0)
     answer = fetch(echo, status_api)
     assert answer.status_code == 200
     assert answer.json()["message"]["execution_status"] == "COMPLETED"
     assert [item["file"] for item in answer.json()["message"]["result"]] == ["a.txt"]
     assert fetch(echo, status_api).status_code == 406
+    assert staged(echo) == []
 
 
 def test_a_failed_execution_is_422_with_its_error_and_results(echo: Any, store: redis.Redis) -> None:
@@ -175,12 +183,15 @@ def test_many_documents_in_one_request(echo: Any, environment: dict[str, str], c
 @pytest.mark.usefixtures("store")
 def test_refusals(echo: Any) -> None:
     assert post(echo, [("a.txt", b"one")], key="wrong").status_code == 401
+    made = echo.organization
+    path = f"/deployment/api/{made['organization_id']}/{made['api_name']}/"
+    assert echo.http.post(path, headers={"Authorization": made["api_key"]}).status_code == 401
     assert post(echo, []).status_code in {400, 415}
     assert post(echo, [("a.txt", b"one")], timeout="soon").status_code == 400
     assert post(echo, [("n" * 300, b"one")]).status_code == 400
+    assert staged(echo) == []
     assert echo.http.post("/deployment/api/nobody/nothing/").status_code == 404
-    made = echo.organization
-    unknown = f"/deployment/api/{made['organization_id']}/{made['api_name']}/?execution_id="
+    unknown = f"{path}?execution_id="
     assert fetch(echo, unknown + str(uuid.uuid4())).status_code == 404
     assert fetch(echo, f"{unknown}no-uuid").status_code == 404
 
@@ -194,6 +205,7 @@ def test_an_execution_nobody_was_told_of_is_an_error_at_once(launch: Callable[..
     assert "could not be sent" in answer.json()["message"]["error"]
     shown = backend.control("GET", f"executions/{answer.json()['execution_id']}/")
     assert shown["execution"]["status"] == "ERROR"
+    assert staged(backend) == []
     backend.stop()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,14 +145,21 @@ def _json(answer: httpx.Response) -> Any:
 
 
 @pytest.fixture(scope="module")
-def replay(backend: Any, redis_server: ValkeyServer) -> Iterator[Replay]:
-    """A backend that holds the rows the recordings start from."""
+def replay(
+    launch: Callable[..., Any],
+    new_database: Callable[[], dict[str, str]],
+    redis_server: ValkeyServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Replay]:
+    """A backend that holds the rows the recordings start from, and no others."""
+    backend = launch(tmp_path_factory.mktemp("replay"), **new_database())
     backend.control("POST", "seed/", LEGEND)
     with (
         httpx.Client(base_url=backend.http.base_url, timeout=30, trust_env=False) as http,
         redis.Redis(port=redis_server.port) as store,
     ):
         yield Replay(http, store)
+    backend.stop()
 
 
 @pytest.mark.parametrize("name", [name for name in INDEX if name not in OUTSIDE])

@@ -18,6 +18,7 @@ _MAX_NOTES = 5
 _log = logging.getLogger("pypdf")
 # pypdf reports what it repaired as log records; they go into the metadata instead of the process's own log.
 _log.propagate = False
+_log.setLevel(logging.WARNING)
 
 
 def read(data: bytes) -> Reading:

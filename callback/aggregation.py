@@ -26,10 +26,11 @@ def verdict(results: Iterable[Any], total_files: int, failure: str | None) -> Ve
         failure: why the execution never came to its files, if so.
     """
     batches = list(_batches(results))
-    successful = sum(batch.successful_files for batch in batches)
-    failed = sum(batch.failed_files for batch in batches)
-    missing = max(0, total_files - successful - failed)
-    counts = Counts(max(total_files, successful + failed), successful, failed + missing)
+    ended = sum(batch.successful_files + batch.failed_files for batch in batches)
+    total = total_files or ended
+    successful = min(sum(batch.successful_files for batch in batches), total)
+    missing = max(0, total - ended)
+    counts = Counts(total, successful, total - successful)
     if failure is not None:
         return Verdict(Status.ERROR, counts, failure)
     status = Status.COMPLETED if successful or not counts.total_files else Status.ERROR

@@ -5,7 +5,7 @@ from typing import Any
 from callback.aggregation import Verdict, verdict
 from monitoring.prometheus_metrics import EXECUTIONS
 from shared.api_client import OrganizationAPI
-from shared.errors import NotFoundError
+from shared.errors import NotFoundError, PayloadError
 from shared.logging_utils import get_logger
 from shared.models import Callback, Execution, PipelineStatus, Status
 from shared.task import Call
@@ -40,7 +40,19 @@ def _end(call: Call, backend: OrganizationAPI, callback: Callback, execution: Ex
 
 def _verdict(call: Call, callback: Callback, execution: Execution) -> Verdict:
     total = execution.execution.total_files or 0
-    return verdict(callback.results, total, call.state.failure(callback.execution_id))
+    failure = call.state.failure(callback.execution_id)
+    return verdict(callback.results if failure else _results(call, callback), total, failure)
+
+
+def _results(call: Call, callback: Callback) -> list[Any]:
+    """What the batches recorded, where they did: a message may be a stray one, or somebody's."""
+    running = call.state.fan_in(callback.execution_id)
+    if running is None:
+        return callback.results
+    recorded = call.state.batch_results(callback.execution_id)
+    if len(recorded) < running.batches:
+        raise PayloadError(f"a callback came while {len(recorded)} of {running.batches} batches have ended")
+    return list(recorded)
 
 
 def _counts(found: Verdict) -> dict[str, int]:

@@ -27,7 +27,7 @@ def process(call: Call, batch: Batch) -> BatchResult:
     for place, file in files.items():
         if place in results:
             continue
-        if slice_.over:
+        if slice_.over or call.stopping.is_set():
             raise HandBack(f"{len(results)} of {len(files)} files have ended")
         spent = time.time() - state.file_started(data.execution_id, place, time.time())
         limits = Limits(slice_, Deadline.after(call.settings.file_deadline - spent, "the file"))

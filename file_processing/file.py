@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitoring.prometheus_metrics import FILES
-from shared.api_client import OrganizationAPI
 from shared.deadline import Deadline
 from shared.errors import BackendBusyError, NotFoundError, WorkerError
 from shared.logging_utils import get_logger
@@ -45,7 +44,7 @@ def process_file(call: Call, data: FileData, file: FileHash, limits: Limits) -> 
     if row.status in TERMINAL:
         return _already_ended(file, row)
     try:
-        run = _run_tools(backend, data, file, row.id, limits)
+        run = _run_tools(call, data, file, row.id, limits)
     except WorkerError as error:
         if error.retry and not limits.file.over:
             raise
@@ -73,13 +72,14 @@ def _already_ended(file: FileHash, row: FileExecution) -> FileResult:
     )
 
 
-def _run_tools(backend: OrganizationAPI, data: FileData, file: FileHash, key: str, limits: Limits) -> FileRun:
+def _run_tools(call: Call, data: FileData, file: FileHash, key: str, limits: Limits) -> FileRun:
+    backend = call.backend(data.organization_id)
     run: FileRun | None = None
     wait = 0.0
     while run is None or run.running:
         limits.file.check()
-        time.sleep(limits.slice.cut(wait))
-        if limits.slice.over:
+        stopped = call.stopping.wait(limits.slice.cut(wait))
+        if stopped or limits.slice.over:
             raise HandBack("the tools still run")
         try:
             run = backend.execute_file(key, data, file) if run is None else backend.file_run(key)

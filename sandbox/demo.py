@@ -3,6 +3,7 @@
 Nothing is a mock: a broker that speaks its protocol, worker processes, HTTP on loopback, a database.
 """
 
+import io
 import json
 import os
 import signal
@@ -21,7 +22,7 @@ import click
 from sandbox.demo_view import View
 from sandbox.driver import Driver, Run
 from sandbox.extraction.document import SUPPORTED
-from sandbox.stack import FOUR, Stack, StackError, listens
+from sandbox.stack import FOUR, Stack, StackError, listens, unusable_broker
 
 _SAMPLES = Path(__file__).parent / "samples"
 # The samples that cannot be read, and are there to show how that ends.
@@ -62,6 +63,8 @@ def demo(files: tuple[Path, ...], output: Path | None, **options: Any) -> None:
     documents = _documents(files or _samples())
     _check(output, options["broker"], options["database_url"])
     _end_with_parent()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         report = _run(documents, _Options(**options))
     except StackError as error:
@@ -69,7 +72,10 @@ def demo(files: tuple[Path, ...], output: Path | None, **options: Any) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     if output is not None:
-        output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        try:
+            output.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            sys.exit(f"workers demo: --output: {error}")
     expected = frozenset() if files else _DAMAGED
     sys.exit(0 if all(_as_it_should(row, expected) for row in report["files"]) else 3)
 
@@ -80,8 +86,8 @@ def _as_it_should(row: Mapping[str, Any], damaged: frozenset[str]) -> bool:
 
 def _check(output: Path | None, broker: str | None, database_url: str | None) -> None:
     """Name what would fail later, before anything starts."""
-    if output is not None and not os.access(output.resolve().parent, os.W_OK):
-        raise click.UsageError(f"--output: {output.resolve().parent} is not a folder that can be written to")
+    if output is not None and (output.is_dir() or not os.access(output.resolve().parent, os.W_OK)):
+        raise click.UsageError(f"--output: {output.resolve()} is not a file that can be written")
     for option, url, ports in (("--broker", broker, _BROKERS), ("--database-url", database_url, _DATABASES)):
         if url is not None:
             _check_address(option, url, ports)
@@ -97,6 +103,11 @@ def _check_address(option: str, url: str, ports: Mapping[str, int]) -> None:
         ) from None
     if not listens(host, port):
         raise click.UsageError(f"{option}: nothing answers at {host}:{port}")
+    if ports is _DATABASES and not parts.path.strip("/"):
+        raise click.UsageError(f"{option}: it must name a database, as in postgresql://{host}/NAME")
+    unusable = unusable_broker(url) if ports is _BROKERS else None
+    if unusable:
+        raise click.UsageError(f"{option}: {unusable}")
 
 
 def _samples() -> list[Path]:
@@ -110,7 +121,7 @@ def _documents(files: Iterable[Path]) -> dict[str, Path]:
     for path in files:
         reason = _unusable(path)
         if reason:
-            wrong.append(f"{path}: {reason}")
+            wrong.append(f"{click.format_filename(path)}: {reason}")
         name, number = path.name, 1
         while name in found:
             number += 1
@@ -122,6 +133,10 @@ def _documents(files: Iterable[Path]) -> dict[str, Path]:
 
 
 def _unusable(path: Path) -> str | None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
     if path.suffix.lower() not in SUPPORTED:
         return f"its type is not supported; supported are {', '.join(sorted(SUPPORTED))}"
     if not path.exists():

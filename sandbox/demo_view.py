@@ -20,7 +20,7 @@ class View:
     """Shows one run. `names` are the documents in the order they were given."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._console = Console(highlight=False, width=None if Console().is_terminal else _WIDTH)
+        self._console = Console(highlight=False, emoji=False, width=None if Console().is_terminal else _WIDTH)
         self._names = names
         self._shown: dict[str, str] = {}
         self._live = Live(console=self._console, refresh_per_second=8, transient=True, vertical_overflow="ellipsis")

@@ -1,9 +1,9 @@
 """What a user of the platform does: set up a deployment, post documents, watch them, fetch the results."""
 
 import mimetypes
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,8 @@ from sandbox.stack import Stack, StackError
 _TERMINAL = frozenset({"COMPLETED", "STOPPED", "ERROR"})
 _LONGEST_RUN_SECONDS = 900
 _LOOK_SECONDS = 0.1
+_UNSENDABLE = re.compile(r"[^\w .()+,=@-]")
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,16 @@ class Deployment:
 
 @dataclass(slots=True)
 class Run:
-    """One execution while it is watched. `stages` has the seconds from the start at which each was first seen."""
+    """One execution while it is watched.
+
+    Attributes:
+        names: the names that documents were posted under, and those they were given by.
+        files: what the backend says of each, by its given name.
+        stages: the seconds from the start at which each stage was first seen.
+    """
 
     execution_id: str
+    names: Mapping[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     execution: dict[str, Any] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -46,7 +55,7 @@ class Run:
     def see(self, seen: Mapping[str, Any]) -> None:
         """Take in what the backend says now."""
         self.execution = dict(seen["execution"])
-        self.files = {row["file_name"]: row for row in seen["files"]}
+        self.files = {self.names.get(row["file_name"], row["file_name"]): row for row in seen["files"]}
         statuses = {row["status"] for row in seen["files"]}
         self._mark("started", self.execution["status"] != "PENDING")
         self._mark("first file", bool(statuses & {"EXECUTING", "COMPLETED", "ERROR"}))
@@ -100,16 +109,16 @@ class Driver:
         return Deployment(**{name: made[name] for name in Deployment.__slots__})
 
     def post(self, deployment: Deployment, documents: Mapping[str, Path]) -> Run:
-        """Post documents, by the names they go under; does not wait for their end."""
-        with ExitStack() as opened:
-            parts = [
-                ("files", (name, opened.enter_context(path.open("rb")), mimetypes.guess_type(name)[0]))
-                for name, path in documents.items()
-            ]
-            answer = self._http.post(
-                deployment.path, data={"timeout": "-1"}, files=parts, headers=_bearer(deployment.api_key)
-            )
-        return Run(_json(answer)["execution_id"])
+        """Post documents by the names they are given; does not wait for their end."""
+        names = _sendable(documents)
+        parts = [
+            ("files", (name, documents[given].read_bytes(), mimetypes.guess_type(name)[0]))
+            for name, given in names.items()
+        ]
+        answer = self._http.post(
+            deployment.path, data={"timeout": "-1"}, files=parts, headers=_bearer(deployment.api_key)
+        )
+        return Run(_json(answer)["execution_id"], names)
 
     def start_pipeline(self, made: Mapping[str, Any]) -> Run:
         """Start the pipeline that `setup/` made."""
@@ -137,7 +146,18 @@ class Driver:
             deployment.path, params={"execution_id": run.execution_id}, headers=_bearer(deployment.api_key)
         )
         found: Sequence[dict[str, Any]] = answer.json()["message"]["result"] or []
-        return {item["file"]: item for item in found}
+        return {run.names.get(item["file"], item["file"]): item for item in found}
+
+
+def _sendable(given: Iterable[str]) -> dict[str, str]:
+    """Names that arrive as they were sent, each for a given one: quotes, slashes and entities do not survive a form."""
+    found: dict[str, str] = {}
+    for name in given:
+        sent = _UNSENDABLE.sub("_", name)[-_LONGEST_NAME:]
+        while sent in found:
+            sent = f"_{sent}"
+        found[sent] = name
+    return found
 
 
 def _bearer(key: str) -> dict[str, str]:

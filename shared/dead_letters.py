@@ -4,6 +4,7 @@ Celery would log such a message with its whole body, which may be somebody's doc
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from celery.worker.consumer import Consumer
@@ -17,6 +18,18 @@ log = get_logger(__name__)
 
 class KeepingConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
     """Celery's consumer, but for messages that are not a task of this process."""
+
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
+        """Celery's own, but for messages that break it: one of them would end the process, and then the next one's."""
+        handle = super().create_task_handler(*args, **kwargs)
+
+        def handle_or_keep(message: Any) -> Any:
+            try:
+                return handle(message)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                return self._keep(message, f"it breaks Celery's protocol: {type(error).__name__}")
+
+        return handle_or_keep
 
     def on_unknown_task(self, _body: Any, message: Any, _error: Exception) -> None:
         """A task that nobody here has."""

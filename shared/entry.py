@@ -31,6 +31,10 @@ def _end_failed(call: Call, error: Exception, /, *args: Any, **options: Any) -> 
     if len(args) < 3 or not all(isinstance(value, str) and value for value in args[:3]):
         bury(call, error, *args, **options)
         return
+    running = call.state.fan_in(args[2])
+    if running is not None and running.kick_off != call.task_id:
+        bury(call, error, *args, **options)  # of an execution that another message has started, and that goes on
+        return
     pipeline_id = options.get("pipeline_id")
     request = ExecuteRequest(
         organization_id=args[0],

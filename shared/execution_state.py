@@ -58,6 +58,7 @@ class FanIn:
         callback_task: the task to send then.
         callback_queue: where to.
         callback_kwargs: its keyword arguments.
+        kick_off: the task that opened it; another one for the same execution is a duplicate.
     """
 
     batches: int
@@ -65,6 +66,7 @@ class FanIn:
     callback_task: str
     callback_queue: str
     callback_kwargs: Mapping[str, Any]
+    kick_off: str
 
 
 def redis_client(settings: Settings) -> redis.Redis:
@@ -117,6 +119,7 @@ class ExecutionState:
             "callback_task": fan_in.callback_task,
             "callback_queue": fan_in.callback_queue,
             "callback_kwargs": json.dumps(dict(fan_in.callback_kwargs)),
+            "kick_off": fan_in.kick_off,
         }
         key = _key(execution_id, "fan_in")
         with _translated(), self._redis.pipeline() as pipe:
@@ -126,14 +129,18 @@ class ExecutionState:
             pipe.hgetall(key)
             return _fan_in(pipe.execute()[-1])
 
+    def fan_in(self, execution_id: str) -> FanIn | None:
+        """What the batches of an execution are folded into, while it runs."""
+        with _translated():
+            stored: dict[str, str] = self._redis.hgetall(_key(execution_id, "fan_in"))  # type: ignore[assignment]
+        return _fan_in(stored) if stored else None
+
     def record_batch(self, execution_id: str, batch: int, result: BatchResult) -> FanIn | None:
         """Record a batch's result, once. The fan-in, if this batch is the one to send the callback; else None."""
         keys = [_key(execution_id, "fan_in"), _key(execution_id, "batches")]
         with _translated():
-            if not self._record_batch(keys=keys, args=[batch, result.model_dump_json(), self._expiry]):
-                return None
-            stored: dict[str, str] = self._redis.hgetall(keys[0])  # type: ignore[assignment]
-        return _fan_in(stored) if stored else None
+            last = self._record_batch(keys=keys, args=[batch, result.model_dump_json(), self._expiry])
+        return self.fan_in(execution_id) if last else None
 
     def batch_results(self, execution_id: str) -> list[dict[str, Any]]:
         """The recorded results of an execution's batches, in the order of the batches."""
@@ -221,6 +228,7 @@ def _fan_in(stored: Mapping[str, str]) -> FanIn:
         callback_task=stored["callback_task"],
         callback_queue=stored["callback_queue"],
         callback_kwargs=json.loads(stored["callback_kwargs"]),
+        kick_off=stored["kick_off"],
     )
 
 

@@ -19,10 +19,15 @@ log = get_logger(__name__)
 
 
 class Resources:
-    """The client and the state store of one process, each made when it is first asked for."""
+    """The client and the state store of one process, each made when it is first asked for.
+
+    Attributes:
+        stopping: set once the process was told to stop: long work hands itself back then.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._client: InternalAPIClient | None = None
@@ -75,11 +80,15 @@ def install(resources: Resources) -> None:
     def say_ready(sender: Any, **_: Any) -> None:
         log.info("worker_ready", node=sender.hostname, **settings.describe())
 
+    def stop(**_: Any) -> None:
+        resources.stopping.set()
+
     def close(**_: Any) -> None:
         resources.close()
 
     # A receiver keeps Celery from taking over the root logger.
     signals.setup_logging.connect(set_up_logging, weak=False)
     signals.worker_ready.connect(say_ready, weak=False)
+    signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_shutdown.connect(close, weak=False)
     signals.worker_process_shutdown.connect(close, weak=False)

@@ -168,9 +168,9 @@ class FileResult(_Payload):
 class BatchResult(_Payload):
     """What a batch returns. `execution_time` is in seconds."""
 
-    total_files: int
-    successful_files: int
-    failed_files: int
+    total_files: int = Field(ge=0)
+    successful_files: int = Field(ge=0)
+    failed_files: int = Field(ge=0)
     execution_time: float = 0.0
     organization_id: str | None = None
     file_results: list[FileResult] = Field(default_factory=list)

@@ -43,12 +43,21 @@ def fan_out(call: Call, request: ExecuteRequest, kind: Orchestration, files: Seq
     if not batches:
         send_callback(call, kind, request, [])
         return 0
-    wanted = FanIn(len(batches), len(files), kind.callback_task, kind.callback_queue, _callback_kwargs(request))
-    opened = call.state.open_fan_in(request.execution_id, wanted)
-    if opened != wanted:
+    opened = call.state.open_fan_in(
+        request.execution_id,
+        FanIn(
+            batches=len(batches),
+            files=len(files),
+            callback_task=kind.callback_task,
+            callback_queue=kind.callback_queue,
+            callback_kwargs=_callback_kwargs(request),
+            kick_off=call.task_id,
+        ),
+    )
+    if (opened.batches, opened.files) != (len(batches), len(files)):
         raise OrchestrationError(
-            f"the source changed from {opened.files} to {len(files)} files while the execution was being started: "
-            "start it again"
+            f"the execution was started before, with {opened.files} files in {opened.batches} batches, "
+            f"and not {len(files)} in {len(batches)}: its source has changed since"
         )
     for number, batch in enumerate(batches):
         call.send(

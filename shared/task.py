@@ -4,6 +4,7 @@ Task bodies are plain functions `(call, *contract arguments) -> contract return`
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ class Call:
     def settings(self) -> Settings:
         """The process's settings."""
         return self.app.resources.settings
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once the process was told to stop: long work hands itself back then."""
+        return self.app.resources.stopping
 
     @property
     def state(self) -> ExecutionState:

@@ -17,7 +17,7 @@ from kombu.entity import Exchange, Queue
 
 from config.queue_routing import DEAD_LETTERS
 from config.workers import PROFILES
-from sandbox.stack import Stack, listens
+from sandbox.stack import Stack, listens, unusable_broker
 
 REDIS = os.environ.get("TEST_REDIS_URL")  # its database is emptied
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
@@ -61,21 +61,12 @@ def rabbitmq_url() -> Iterator[str]:
     """RabbitMQ, with our queues empty before and gone afterwards."""
     if not answers(RABBITMQ, 5672):
         without("RabbitMQ is not reachable; set TEST_RABBITMQ_URL")
-    busy = [name for name in PROFILES["all"].queues if _in_use(name)]
-    if busy and not REQUIRED:
-        without(f"RabbitMQ holds somebody's queues ({', '.join(busy)}); set TEST_RABBITMQ_URL to one for tests")
+    unusable = unusable_broker(RABBITMQ)
+    if unusable and not REQUIRED:
+        without(f"RabbitMQ: {unusable}; set TEST_RABBITMQ_URL to one for tests")
     _delete_queues()
     yield RABBITMQ
     _delete_queues()
-
-
-def _in_use(queue: str) -> bool:
-    with Connection(RABBITMQ, connect_timeout=5) as connection, connection.channel() as channel:
-        try:
-            found = channel.queue_declare(queue, passive=True)
-        except connection.channel_errors:
-            return False
-        return bool(found.message_count or found.consumer_count)
 
 
 def _delete_queues() -> None:

@@ -1,5 +1,6 @@
 """Second citizens of our borders, with memory: a backend, a state store, an application that sends nothing."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -168,6 +169,9 @@ class FakeState:
     def open_fan_in(self, execution_id: str, fan_in: FanIn) -> FanIn:
         return self.fan_ins.setdefault(execution_id, fan_in)
 
+    def fan_in(self, execution_id: str) -> FanIn | None:
+        return self.fan_ins.get(execution_id)
+
     def record_batch(self, execution_id: str, batch: int, result: BatchResult) -> FanIn | None:
         fan_in = self.fan_ins.get(execution_id)
         if fan_in is None:
@@ -240,6 +244,7 @@ class FakeApp:
     settings: Settings = field(default_factory=settings)
     sent: list[Sent] = field(default_factory=list)
     broker_is_away: bool = False
+    stopping: threading.Event = field(default_factory=threading.Event)
 
     @property
     def resources(self) -> "FakeApp":

@@ -33,9 +33,10 @@ PHRASES = {
 }
 
 
-def demo(*arguments: str, command: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+def demo(*arguments: str, command: tuple[str, ...] = (), **variables: str) -> "subprocess.CompletedProcess[str]":
     start = [*(command or (str(BIN / "workers"), "demo")), *arguments]
-    return subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+    environment = os.environ | variables
+    return subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240)
 
 
 def as_it_should_be(report: dict[str, Any]) -> None:
@@ -86,6 +87,24 @@ def test_rabbitmq_and_postgresql_the_same(rabbitmq_url: str, postgresql_url: str
     ran = demo("--broker", rabbitmq_url, "--database-url", postgresql_url, "--output", str(output))
     assert ran.returncode == 0, ran.stderr
     as_it_should_be(json.loads(output.read_text()))
+
+
+def test_odd_names_of_files_and_folders(tmp_path: Path) -> None:
+    names = ['quo"te.txt', "amp&amp;er.txt", "back\\slash.txt", "two\nlines.txt", ":smile: [red]x.txt", "ä ö.TXT"]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_text(f"This is the document with number {number}.")
+    output, temporary = tmp_path / "report.json", tmp_path / "my tmp#1"
+    temporary.mkdir()
+    paths = [str(tmp_path / name) for name in names]
+    ran = demo(*paths, "--workers", "all", "--output", str(output), TMPDIR=str(temporary))
+    assert ran.returncode == 0, ran.stderr
+    files = json.loads(output.read_text())["files"]
+    assert [row["file"] for row in files] == names
+    for number, row in enumerate(files):
+        assert row["result"]["text"] == f"This is the document with number {number}."
+    assert ":smile: [red]x.txt" in ran.stdout
+    assert list(temporary.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "report.json", "my tmp#1"}
 
 
 def test_files_that_fail_are_told_by_the_exit_code(tmp_path: Path) -> None:

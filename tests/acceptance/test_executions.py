@@ -17,7 +17,7 @@ from kombu.connection import Connection
 
 from config.queue_routing import DEAD_LETTERS
 from sandbox.driver import Deployment, Driver, Run
-from sandbox.stack import FOUR, Stack, wait_for
+from sandbox.stack import FOUR, Stack, alive, wait_for
 from shared.config import VISIBILITY_SECONDS
 from tests.acceptance.conftest import BACKEND, QUICK, Fleet
 
@@ -163,6 +163,27 @@ def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fl
     no_secret_is_logged(stack)
 
 
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_a_worker_that_is_told_to_stop_hands_its_work_to_the_next(
+    broker: str, request: pytest.FixtureRequest, start_fleet: Callable[..., Fleet], tmp_path: Path
+) -> None:
+    url = request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
+    stack, driver = start_fleet("api_deployment", "callback", "file_processing", broker_url=url)
+    deployment = driver.deploy("stopped", batches=2)
+    driver.control("PUT", "switches", {"tool_seconds": 1.0})
+    sent = documents(tmp_path, 6)
+    run = driver.post(deployment, sent)
+    for seen in driver.watch(run):
+        if any(row["status"] == "EXECUTING" for row in seen.files.values()):
+            break
+    first = stack.parts.pop("file_processing")
+    os.kill(first.pid, signal.SIGTERM)
+    wait_for(lambda: not alive(first.pid), 10, "the worker to stop")
+    assert '"handed_back"' in first.log.read_text()
+    stack.start_workers("file_processing", **QUICK)
+    everything_completed(driver, deployment, finish(driver, run, 30), sent)
+
+
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_a_killed_worker_s_batch_is_done_by_the_next(
     pool: str, rabbitmq_url: str, start_fleet: Callable[..., Fleet], tmp_path: Path
@@ -271,11 +292,15 @@ def test_what_no_task_can_take_is_kept_and_its_content_is_not_logged(
         json_type = {"content_type": "application/json", "content_encoding": "utf-8"}
         producer.publish("{s3cret-content", routing_key="celery", headers=broken, **json_type)
         producer.publish("s3cret-content", routing_key="celery", headers=broken, content_type="application/x-python")
+        for body in ([1, "s3cret-content"], {"a": "s3cret-content"}):
+            producer.publish(body, routing_key="celery", headers=broken)
+        late = {**broken, "timelimit": "s3cret-content"}
+        producer.publish([["s3cret-content"], {}, {}], routing_key="celery", headers=late)
     publish(stack, "async_execute_bin", "celery", ["org", "wf", "ex", {}, "one too many: s3cret-content"])
-    wait_for(lambda: len(events(stack, "general", "message_kept")) >= 4, 20, "what is kept")
+    wait_for(lambda: len(events(stack, "general", "message_kept")) >= 5, 20, "what is kept")
     wait_for(lambda: len(events(stack, "general", "task_ended")) >= 1, 20, "the task")
     kept = dead_letters(stack)
-    assert len(kept) == 4
+    assert len(kept) >= 5
     assert all("s3cret-content" in str(message.body) for message in kept)
     assert all(message.headers["kept_because"] for message in kept)
     assert "s3cret-content" not in stack.parts["general"].log.read_text()

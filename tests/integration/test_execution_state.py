@@ -15,7 +15,7 @@ from shared.execution_state import ExecutionState, FanIn, redis_client
 from shared.models import BatchResult, FileResult, Status
 from tests.fakes import FakeState, settings
 
-FAN_IN = FanIn(3, 9, "process_batch_callback_api", "api_file_processing_callback", {"execution_id": "ex"})
+FAN_IN = FanIn(3, 9, "process_batch_callback_api", "api_file_processing_callback", {"execution_id": "ex"}, "task")
 DEADLINE = 100.0
 
 
@@ -35,7 +35,9 @@ def state(request: pytest.FixtureRequest) -> Iterator[ExecutionState]:
 
 
 def test_the_last_batch_gets_the_fan_in(state: ExecutionState) -> None:
+    assert state.fan_in("ex") is None
     assert state.open_fan_in("ex", FAN_IN) == FAN_IN
+    assert state.fan_in("ex") == FAN_IN
     assert state.record_batch("ex", 2, result("c")) is None
     assert state.record_batch("ex", 0, result("a")) is None
     assert state.record_batch("ex", 2, result("again")) is None
@@ -45,7 +47,7 @@ def test_the_last_batch_gets_the_fan_in(state: ExecutionState) -> None:
 
 
 def test_only_the_batch_that_completes_the_set_gets_the_fan_in(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FanIn(2, 2, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(2, 2, "t", "q", {}, "task"))
     assert state.record_batch("ex", 0, result("a")) is None
     assert state.record_batch("ex", 1, result("b")) is not None
     assert state.record_batch("ex", 0, result("a")) is None
@@ -53,7 +55,7 @@ def test_only_the_batch_that_completes_the_set_gets_the_fan_in(state: ExecutionS
 
 
 def test_the_fan_in_is_given_out_until_it_was_sent(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}, "task"))
     assert state.record_batch("ex", 0, result("a")) is not None
     assert state.record_batch("ex", 0, result("a")) is not None
     state.callback_sent("ex")
@@ -63,7 +65,7 @@ def test_the_fan_in_is_given_out_until_it_was_sent(state: ExecutionState) -> Non
 def test_opening_it_again_changes_nothing(state: ExecutionState) -> None:
     state.open_fan_in("ex", FAN_IN)
     state.record_batch("ex", 0, result("a"))
-    assert state.open_fan_in("ex", FanIn(1, 1, "other", "other", {})) == FAN_IN
+    assert state.open_fan_in("ex", FanIn(1, 1, "other", "other", {}, "other")) == FAN_IN
     assert state.record_batch("ex", 1, result("b")) is None
     assert state.record_batch("ex", 2, result("c")) == FAN_IN
 
@@ -97,10 +99,10 @@ def test_the_first_start_of_a_file_counts(state: ExecutionState) -> None:
 
 
 def test_a_callback_that_ran_already_is_not_remembered(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}, "task"))
     state.forget("ex")
     state.callback_sent("ex")
-    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}, "task"))
     assert state.record_batch("ex", 0, result("a")) is not None
 
 
@@ -133,7 +135,7 @@ def test_forgetting_leaves_nothing(state: ExecutionState) -> None:
 def test_of_many_threads_one_batch_gets_the_fan_in(redis_connection: "redis.Redis") -> None:
     """Each batch is delivered twice, all at once."""
     state = ExecutionState(redis.Redis(connection_pool=redis_connection.connection_pool), DEADLINE)
-    state.open_fan_in("ex", FanIn(64, 64, "t", "q", {}))
+    state.open_fan_in("ex", FanIn(64, 64, "t", "q", {}, "task"))
     numbers = [*range(64), *range(64)]
     with ThreadPoolExecutor(16) as pool:
         given = list(pool.map(lambda number: state.record_batch("ex", number, result(str(number))), numbers))

@@ -129,6 +129,14 @@ def test_a_batch_hands_itself_back_while_the_tools_run_beyond_its_slice() -> Non
     assert process(app.call(**headers), batch)["successful_files"] == 1
 
 
+def test_a_batch_hands_itself_back_when_its_process_is_to_stop() -> None:
+    app, batch, headers = app_with("a.txt", "b.txt")
+    app.stopping.set()
+    with pytest.raises(HandBack):
+        process(app.call(**headers), batch)
+    assert app.backend.calls == []
+
+
 def test_a_file_that_takes_longer_than_a_file_may_ends_in_error() -> None:
     app, batch, headers = app_with("a.txt", "b.txt", FILE_DEADLINE_SECONDS="60")
     app.state.file_started("ex", "0/0/a.txt", time.time() - 61)

@@ -10,7 +10,8 @@ from callback.aggregation import verdict
 from callback.tasks import process_batch_callback
 from file_processing.batch import fold
 from shared.errors import NotFoundError, PayloadError
-from shared.models import Counts, FileResult, PipelineStatus, Status
+from shared.execution_state import FanIn
+from shared.models import BatchResult, Counts, FileResult, PipelineStatus, Status
 from tests.fakes import FakeApp, FakeBackend
 
 run = process_batch_callback.function
@@ -39,6 +40,14 @@ def batch(good: int, bad: int = 0) -> dict[str, Any]:
             "1 of 2 files have no result and count as failed",
         ),
         ([batch(2)], 0, "COMPLETED", (2, 2, 0), None),
+        ([batch(5)], 3, "COMPLETED", (3, 3, 0), None),
+        (
+            [{"total_files": 1, "successful_files": -5, "failed_files": 0}],
+            1,
+            "ERROR",
+            (1, 0, 1),
+            "1 of 1 files have no result and count as failed; all 1 files failed",
+        ),
     ],
 )
 def test_the_verdict(results: list[Any], total: int, status: str, counts: tuple[int, ...], message: str | None) -> None:
@@ -86,6 +95,28 @@ def test_a_second_delivery_writes_no_status_but_finishes_the_rest(status: str, p
     assert end(app, [batch(0, 1)])["status"] == status
     assert app.backend.ended is None
     assert app.backend.pipeline == pipeline
+
+
+def running(batches: int) -> FakeApp:
+    """An execution whose files are in that many batches, of which none has ended."""
+    app = FakeApp(backend=FakeBackend(status="EXECUTING", total_files=2))
+    app.state.open_fan_in("ex", FanIn(batches, 2, "t", "q", {}, "task"))
+    return app
+
+
+def test_a_stray_callback_does_not_end_a_running_execution() -> None:
+    app = running(batches=2)
+    app.state.record_batch("ex", 0, BatchResult.model_validate(batch(1)))
+    with pytest.raises(PayloadError, match="1 of 2 batches"):
+        end(app, [batch(0, 2)])
+    assert app.backend.ended is None
+
+
+def test_what_the_batches_recorded_counts_and_not_what_the_message_says() -> None:
+    app = running(batches=1)
+    app.state.record_batch("ex", 0, BatchResult.model_validate(batch(2)))
+    end(app, ["garbage", batch(9)])
+    assert app.backend.ended == (Status.COMPLETED, Counts(2, 2, 0), None)
 
 
 def test_an_execution_that_ended_meanwhile_keeps_its_end() -> None:

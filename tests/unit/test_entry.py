@@ -1,5 +1,6 @@
 """The kick-off, over the fakes: whose it is, what it refuses, and that every way out reaches the callback."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from shared.entry import async_execute_bin
 from shared.errors import (
     BackendRefusedError,
     BackendUnavailableError,
+    BrokerError,
     OrchestrationError,
     PayloadError,
     UnauthorizedError,
@@ -146,6 +148,18 @@ def test_a_failed_start_keeps_its_reason_and_sends_the_callback(queue: str, task
     (sent,) = app.sent
     assert (sent.task, sent.args) == (task, [[]])
     assert sent.kwargs == {"execution_id": "ex", "organization_id": "org", "pipeline_id": "p"}
+
+
+def test_a_failed_duplicate_ends_nothing_of_what_another_message_started() -> None:
+    app = FakeApp()
+    start(app)
+    app.sent.clear()
+    duplicate = replace(app.call("async_execute_bin", queue=API_QUEUE), task_id="another")
+    finalizer(duplicate, PayloadError("nonsense"), "org", "wf", "ex", "garbage")
+    (kept,) = app.sent
+    assert (kept.queue, app.state.failure("ex")) == (DEAD_LETTERS, None)
+    finalizer(app.call("async_execute_bin", queue=API_QUEUE), BrokerError("away"), "org", "wf", "ex", FILES)
+    assert app.state.failure("ex") == "away"
 
 
 @pytest.mark.parametrize("args", [(), ("org", "wf"), ("org", "", "ex"), (1, 2, 3)])

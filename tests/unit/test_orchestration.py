@@ -95,7 +95,7 @@ def test_a_second_kick_off_with_other_files_is_an_error_and_no_hang() -> None:
     app = FakeApp()
     fan_out(app.call(), request(), API, files(3), 3)
     fan_out(app.call(), request(), API, files(3), 3)
-    with pytest.raises(OrchestrationError, match="changed from 3 to 1 files"):
+    with pytest.raises(OrchestrationError, match="with 3 files in 3 batches, and not 1 in 1"):
         fan_out(app.call(), request(), API, files(1), 3)
 
 

@@ -1,8 +1,9 @@
 """The registry and the routing table agree with each other, with the tasks, and with Celery."""
 
-import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,9 +14,10 @@ from config.queue_routing import TASK_QUEUES
 from config.workers import PROFILES, WORKERS, Profile, UnknownProfileError, Worker, orchestration_of, profile_named
 from shared.celery_app import build_app
 from shared.celery_settings import celery_settings
-from shared.lifecycle import Resources
 from shared.task import Call, WorkerApp, task
 from tests.fakes import settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def own_tasks(app: WorkerApp) -> set[str]:
@@ -90,15 +92,16 @@ def test_delivery_is_as_the_design_needs_it() -> None:
     assert celery_settings(PROFILES["all"], settings())["broker_transport_options"]["visibility_timeout"] == 600
 
 
+FORK = """
+import os, sys
+from tests.fakes import settings
+resources = Resources(settings())
+mine = resources.client
+if os.fork() == 0:
+    os._exit(0 if resources.client is not mine else 1)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]) or resources.client is not mine)
+"""
+
+
 def test_a_forked_child_has_connections_of_its_own() -> None:
-    resources = Resources(settings())
-    mine = resources.client
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, b"own" if resources.client is not mine else b"shared")
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reading, 10) == b"own"
-    assert resources.client is mine
-    resources.close()
+    assert subprocess.run([sys.executable, "-c", FORK], cwd=ROOT, check=False).returncode == 0

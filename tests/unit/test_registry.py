@@ -94,6 +94,7 @@ def test_delivery_is_as_the_design_needs_it() -> None:
 
 FORK = """
 import os, sys
+from shared.lifecycle import Resources
 from tests.fakes import settings
 resources = Resources(settings())
 mine = resources.client

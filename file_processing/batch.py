@@ -33,21 +33,20 @@ def process(call: Call, batch: Batch) -> BatchResult:
         limits = Limits(slice_, Deadline.after(call.settings.file_deadline - spent, "the file"))
         results[place] = _end_of(call, data, file, limits)
         state.record_file(data.execution_id, place, results[place])
-    return _end(call, batch, results)
+    return _end(call, data, files, results)
 
 
 def _end_of(call: Call, data: FileData, file: FileHash, limits: Limits) -> FileResult:
     try:
         return process_file(call, data, file, limits)
     except WorkerError as error:
-        if error.retry and not limits.file.over:
+        if limits.leave_to_retry(error):
             raise
         log.warning("file_failed", file_number=file.file_number, reason=str(error))
         return FileResult(file=file.file_name, status=Status.ERROR, error=str(error))
 
 
-def _end(call: Call, batch: Batch, results: dict[str, FileResult]) -> BatchResult:
-    data, files = batch.file_data, places(call, batch)
+def _end(call: Call, data: FileData, files: dict[str, FileHash], results: dict[str, FileResult]) -> BatchResult:
     result = fold([results[place] for place in files], data.organization_id)
     if is_ours(call):
         fan_in(call, result)
@@ -86,4 +85,4 @@ def abandon(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
     ended = call.state.file_results(batch.file_data.execution_id, list(files))
     log.error("batch_abandoned", files=len(files) - len(ended), reason=reason)
     rest = {place: FileResult(file=file.file_name, status=Status.ERROR, error=reason) for place, file in files.items()}
-    _end(call, batch, rest | ended)
+    _end(call, batch.file_data, files, rest | ended)

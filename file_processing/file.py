@@ -30,6 +30,10 @@ class Limits:
     slice: Deadline
     file: Deadline
 
+    def leave_to_retry(self, error: WorkerError) -> bool:
+        """Whether a later delivery may still do better; otherwise the error is the file's end."""
+        return error.retry and not self.file.over
+
 
 def process_file(call: Call, data: FileData, file: FileHash, limits: Limits) -> FileResult:
     """Take one file to its end. What goes wrong with this file alone is its end.
@@ -46,7 +50,7 @@ def process_file(call: Call, data: FileData, file: FileHash, limits: Limits) -> 
     try:
         run = _run_tools(call, data, file, row.id, limits)
     except WorkerError as error:
-        if error.retry and not limits.file.over:
+        if limits.leave_to_retry(error):
             raise
         run = FileRun(status=Status.ERROR, error=str(error))
     result = FileResult(

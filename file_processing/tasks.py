@@ -4,8 +4,8 @@ from typing import Any
 
 from file_processing.batch import abandon, process
 from shared.logging_utils import bind_context
-from shared.models import Batch, note_unknown, parse
-from shared.task import Call, task
+from shared.models import Batch, parse
+from shared.task import Call, note_unknown, task
 
 
 @task(

@@ -81,7 +81,9 @@ def demo(files: tuple[Path, ...], output: Path | None, **options: Any) -> None:
 
 
 def _as_it_should(row: Mapping[str, Any], damaged: frozenset[str]) -> bool:
-    return bool(row["status"] == ("ERROR" if row["file"] in damaged else "COMPLETED"))
+    if row["file"] in damaged:
+        return bool(row["status"] == "ERROR")
+    return row["status"] == "COMPLETED" and row["result"] is not None
 
 
 def _check(output: Path | None, broker: str | None, database_url: str | None) -> None:

@@ -55,7 +55,10 @@ class Stack:
         backend_url: base address of the reference backend.
         key: the key to its internal API.
         broker_url: where messages go.
-        redis: host, port and password of the state store.
+        redis_url: the state store, and the broker unless one is given.
+        database_url: the backend's database.
+        parts: the processes by name.
+        folder: their logs and data; removed with them.
     """
 
     def __init__(self, broker_url: str | None = None, database_url: str | None = None) -> None:

@@ -13,9 +13,9 @@ from monitoring.prometheus_metrics import MESSAGES_FORWARDED
 from shared.api_client import OrganizationAPI
 from shared.errors import BackendRefusedError, BackendUnavailableError, OrchestrationError
 from shared.logging_utils import bind_context, get_logger
-from shared.models import ExecuteOptions, ExecuteRequest, FileHash, note_unknown, parse
+from shared.models import ExecuteOptions, ExecuteRequest, FileHash, parse
 from shared.orchestration import fan_out, send_callback
-from shared.task import Call, bury, task
+from shared.task import Call, bury, note_unknown, task
 
 log = get_logger(__name__)
 

@@ -19,7 +19,6 @@ from pydantic import (
 )
 
 from shared.errors import PayloadError
-from shared.logging_utils import get_logger
 
 
 class Status(StrEnum):
@@ -51,8 +50,6 @@ class Counts:
 
 
 TERMINAL = frozenset({Status.COMPLETED, Status.STOPPED, Status.ERROR})
-
-log = get_logger(__name__)
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
@@ -299,13 +296,6 @@ class Acknowledgement(_Payload):
 
 
 P = TypeVar("P", bound=_Payload)
-
-
-def note_unknown(model: type[_Payload], arguments: Mapping[str, Any]) -> None:
-    """Log the keyword arguments of a message that nobody here knows: its sender is newer than we are."""
-    unknown = sorted(arguments.keys() - model.model_fields.keys())
-    if unknown:
-        log.warning("unknown_arguments", names=unknown)
 
 
 def parse(model: type[P], data: Any) -> P:

@@ -16,6 +16,7 @@ import kombu.exceptions
 from amqp.exceptions import AMQPError
 from celery import Celery, Task
 from celery.exceptions import Reject
+from pydantic import BaseModel
 from redis import RedisError
 
 from config.queue_routing import DEAD_LETTERS
@@ -91,6 +92,13 @@ class Call:
             self.app.send_task(task, args=args, kwargs=dict(kwargs or {}), queue=queue, **options)
         except _UNSENT as error:
             raise BrokerError(f"{task} could not be sent to {queue}: {error}") from error
+
+
+def note_unknown(model: type[BaseModel], arguments: Mapping[str, Any]) -> None:
+    """Log the keyword arguments of a message that nobody here knows: its sender is newer than we are."""
+    unknown = sorted(arguments.keys() - model.model_fields.keys())
+    if unknown:
+        log.warning("unknown_arguments", names=unknown)
 
 
 def bury(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:

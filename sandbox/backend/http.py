@@ -14,7 +14,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from sandbox.backend.tenancy import Tenant
+from sandbox.backend.models import Workflow
+from sandbox.backend.tenancy import Tenant, as_uuid
 
 log = logging.getLogger("sandbox.backend")
 
@@ -32,6 +33,14 @@ class RefusedError(Exception):
 def refuse(status: int, message: str, **more: Any) -> RefusedError:
     """The commonest shape, `{error, ...}`."""
     return RefusedError(status, {"error": message, **more})
+
+
+def workflow_of(tenant: Tenant, identifier: Any, message: str = "Workflow not found") -> Workflow:
+    """The organization's workflow of that id; a refusal with 404 and that message if it has none."""
+    row: Workflow | None = tenant.workflows().filter(pk=as_uuid(identifier)).first()
+    if row is None:
+        raise refuse(404, message)
+    return row
 
 
 def standard_errors(error: Exception, _context: dict[str, Any]) -> Response | None:

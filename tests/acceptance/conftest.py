@@ -14,6 +14,12 @@ QUICK = {"BATCH_SLICE_SECONDS": "2", "INTERNAL_API_TIMEOUT": "1.9", "INTERNAL_AP
 BACKEND = {"SANDBOX_TOOL_WAIT_SECONDS": "0.3"}
 
 
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker_url(request: pytest.FixtureRequest) -> str | None:
+    """The stack's own broker, which is its state store, and then RabbitMQ."""
+    return request.getfixturevalue("rabbitmq_url") if request.param == "rabbitmq" else None
+
+
 @pytest.fixture
 def start_fleet() -> Iterator[Callable[..., Fleet]]:
     """Start a fleet of one's own; it ends with the test."""

@@ -13,7 +13,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from sandbox.backend.http import INTERNAL_ERROR, InternalView, RefusedError, body_of, refuse
+from sandbox.backend.http import INTERNAL_ERROR, InternalView, RefusedError, body_of, refuse, workflow_of
 from sandbox.backend.models import STATUSES, TERMINAL, Execution, FileExecution, Usage, Workflow
 from sandbox.backend.representations import execution_row, file_row_of_execution, workflow_definition
 from sandbox.backend.tenancy import Tenant, as_uuid
@@ -174,9 +174,7 @@ class ExecutionCreate(InternalView):
 
     def post(self, request: Request) -> Response:
         body = body_of(request)
-        workflow = self.tenant.workflows().filter(pk=as_uuid(body["workflow_id"])).first()
-        if workflow is None:
-            raise refuse(404, "Workflow not found")
+        workflow = workflow_of(self.tenant, body["workflow_id"])
         pipeline_id = body["pipeline_id"]
         row = Execution.objects.create(
             workflow=workflow,

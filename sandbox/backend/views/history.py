@@ -8,21 +8,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import histories
-from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
-from sandbox.backend.models import COMPLETED, FileHistory, Workflow
+from sandbox.backend.http import InternalView, RefusedError, body_of, refuse, workflow_of
+from sandbox.backend.models import COMPLETED, FileHistory
 from sandbox.backend.representations import MAX_EXECUTION_COUNT, history, history_written
 from sandbox.backend.tenancy import Tenant, as_uuid, find_organization
 
 
 def _rows(tenant: Tenant, workflow_id: Any) -> Any:
     return tenant.owned(FileHistory.objects.all(), "workflow__organization").filter(workflow_id=as_uuid(workflow_id))
-
-
-def _workflow(tenant: Tenant, identifier: Any, message: str = "Workflow not found") -> Workflow:
-    row: Workflow | None = tenant.workflows().filter(pk=as_uuid(identifier)).first()
-    if row is None:
-        raise refuse(404, message)
-    return row
 
 
 class HistoryByKey(InternalView):
@@ -113,7 +106,7 @@ class HistoryCreate(InternalView):
         body = body_of(request)
         if not (body.get("workflow_id") and body.get("file_hash")):
             raise refuse(400, "workflow_id and file_hash are required")
-        workflow = _workflow(self.tenant, body["workflow_id"])
+        workflow = workflow_of(self.tenant, body["workflow_id"])
         row, count = histories.upsert(workflow, body, body["file_hash"])
         return Response(
             {
@@ -133,7 +126,7 @@ class HistoryCreateOld(InternalView):
         body = body_of(request)
         if not (body.get("workflow_id") and body.get("cache_key")):
             raise AttributeError("'NoneType' object has no attribute 'HTTP_500_INTERNAL_SERVER_ERROR'")
-        workflow = _workflow(self.tenant, body["workflow_id"])
+        workflow = workflow_of(self.tenant, body["workflow_id"])
         row, _ = histories.upsert(workflow, body, body["cache_key"])
         answer = {"created": True, "file_history_id": str(row.id), "execution_count": row.execution_count}
         return Response(answer)
@@ -171,7 +164,7 @@ class HistoryReserve(InternalView):
         key = body.get("cache_key") or body.get("provider_file_uuid")
         if not (body.get("workflow_id") and key):
             raise refuse(400, "workflow_id and cache_key or provider_file_uuid are required")
-        workflow = _workflow(self.tenant, body["workflow_id"])
+        workflow = workflow_of(self.tenant, body["workflow_id"])
         row, made = histories.reserve(workflow, key, body.get("provider_file_uuid"), body.get("file_path"))
         if made:
             message = "File reserved for processing"
@@ -204,7 +197,7 @@ class HistoryCheckBatch(InternalView):
         if tenant.header is None:
             named = find_organization(body.get("organization_id"))
             tenant = Tenant(named.organization_id if named else None)
-        workflow = _workflow(tenant, body["workflow_id"], "Workflow not found or access denied")
+        workflow = workflow_of(tenant, body["workflow_id"], "Workflow not found or access denied")
         rows = FileHistory.objects.filter(workflow=workflow, status=COMPLETED, cache_key__in=hashes)
         details = {row.cache_key: _detail(row) for row in rows.order_by("modified_at")}
         return Response(

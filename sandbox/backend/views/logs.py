@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from sandbox.backend import results
 from sandbox.backend.http import InternalView, RefusedError, body_of, log
-from sandbox.backend.models import Execution, LogRecord, Usage
+from sandbox.backend.models import Execution, FileExecution, LogRecord, Usage
 from sandbox.backend.tenancy import as_uuid, uuid_or_none
 
 _TOKENS = ("embedding_tokens", "prompt_tokens", "completion_tokens", "total_tokens", "cost_in_dollars")
@@ -65,6 +65,12 @@ def _usage(record: dict[str, Any], organization: Any) -> Usage:
     return Usage(organization=organization, **ids, **amounts)
 
 
+def _shown(row: Execution | FileExecution, **parent: Any) -> dict[str, Any]:
+    """An execution, or a file of one, with what it belongs to."""
+    owner = {name: str(value) for name, value in parent.items()}
+    return {"id": str(row.id), **owner, "status": row.status, "created_at": row.created_at.isoformat()}
+
+
 class ExecutionsByIds(InternalView):
     """POST `v1/execution-logs/workflow-executions/by-ids/`."""
 
@@ -72,16 +78,7 @@ class ExecutionsByIds(InternalView):
 
     def post(self, request: Request) -> Response:
         rows = self.tenant.executions().filter(pk__in=_ids(body_of(request), "execution_ids"))
-        shown = {
-            str(row.id): {
-                "id": str(row.id),
-                "workflow_id": str(row.workflow_id),
-                "status": row.status,
-                "created_at": row.created_at.isoformat(),
-            }
-            for row in rows
-        }
-        return Response({"executions": shown})
+        return Response({"executions": {str(row.id): _shown(row, workflow_id=row.workflow_id) for row in rows}})
 
 
 class FilesByIds(InternalView):
@@ -91,15 +88,7 @@ class FilesByIds(InternalView):
 
     def post(self, request: Request) -> Response:
         rows = self.tenant.files().filter(pk__in=_ids(body_of(request), "file_execution_ids"))
-        shown = {
-            str(row.id): {
-                "id": str(row.id),
-                "workflow_execution_id": str(row.execution_id),
-                "status": row.status,
-                "created_at": row.created_at.isoformat(),
-            }
-            for row in rows
-        }
+        shown = {str(row.id): _shown(row, workflow_execution_id=row.execution_id) for row in rows}
         return Response({"file_executions": shown})
 
 

@@ -7,11 +7,13 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
+from sandbox.backend.http import InternalView, RefusedError, body_of, refuse, workflow_of
 from sandbox.backend.models import ToolInstance
 from sandbox.backend.representations import endpoint
 from sandbox.backend.sources import list_source
 from sandbox.backend.tenancy import as_uuid
+
+_DENIED = "Workflow not found or access denied"
 
 
 class WorkflowDefinition(InternalView):
@@ -20,9 +22,7 @@ class WorkflowDefinition(InternalView):
     failure = "Failed to get workflow definition"
 
     def get(self, _request: Request, workflow_id: str) -> Response:
-        row = self.tenant.workflows().filter(pk=as_uuid(workflow_id)).first()
-        if row is None:
-            raise refuse(404, "Workflow not found or access denied")
+        row = workflow_of(self.tenant, workflow_id, _DENIED)
         both = row.ends()
         return Response(
             {
@@ -46,9 +46,7 @@ class WorkflowEndpoints(InternalView):
     failure = "Failed to get workflow endpoints"
 
     def get(self, _request: Request, workflow_id: str) -> Response:
-        row = self.tenant.workflows().filter(pk=as_uuid(workflow_id)).first()
-        if row is None:
-            raise refuse(404, "Workflow not found or access denied")
+        row = workflow_of(self.tenant, workflow_id, _DENIED)
         both = row.ends()
         return Response(
             {
@@ -66,9 +64,8 @@ class WorkflowTools(InternalView):
     failure = "Database lookup error"
 
     def get(self, _request: Request, workflow_id: str) -> Response:
-        workflow = self.tenant.workflows().filter(pk=as_uuid(workflow_id)).first()
-        if workflow is None:
-            raise refuse(404, f"Workflow {workflow_id} not found for organization {self.tenant.name}")
+        missing = f"Workflow {workflow_id} not found for organization {self.tenant.name}"
+        workflow = workflow_of(self.tenant, workflow_id, missing)
         rows = ToolInstance.objects.filter(workflow=workflow).order_by("step")
         return Response({"tool_instances": [_tool_instance(row) for row in rows]})
 
@@ -196,9 +193,7 @@ class SourceFiles(InternalView):
 
     def post(self, request: Request, workflow_id: str) -> Response:
         body = body_of(request)
-        workflow = self.tenant.workflows().filter(pk=as_uuid(workflow_id)).first()
-        if workflow is None:
-            raise refuse(404, "Workflow not found or access denied")
+        workflow = workflow_of(self.tenant, workflow_id, _DENIED)
         source = workflow.ends()["SOURCE"]
         files = list_source(workflow, source, bool(body.get("use_file_history")))
         return Response(

@@ -5,9 +5,10 @@ from typing import Any
 from callback.aggregation import Verdict, verdict
 from monitoring.prometheus_metrics import EXECUTIONS
 from shared.api_client import OrganizationAPI
+from shared.backend_models import Execution
 from shared.errors import NotFoundError, PayloadError
 from shared.logging_utils import get_logger
-from shared.models import Callback, Execution, PipelineStatus, Status
+from shared.models import Callback, PipelineStatus, Status
 from shared.task import Call
 
 log = get_logger(__name__)

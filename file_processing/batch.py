@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from file_processing.file import Limits, process_file
+from file_processing.file import leave_to_retry, process_file
 from shared.deadline import Deadline
 from shared.errors import PayloadError, WorkerError
 from shared.logging_utils import get_logger
@@ -22,25 +22,24 @@ def process(call: Call, batch: Batch) -> BatchResult:
         TransientError: backend or state store are away; likewise. Not once the file's time is over: it then ends ERROR.
     """
     data, state, files = batch.file_data, call.state, places(call, batch)
-    slice_ = Deadline.after(call.settings.batch_slice, "the slice of a batch")
     results = state.file_results(data.execution_id, list(files))
     for place, file in files.items():
         if place in results:
             continue
-        if slice_.over or call.stopping.is_set():
+        if call.slice.over or call.stopping.is_set():
             raise HandBack(f"{len(results)} of {len(files)} files have ended")
         spent = time.time() - state.file_started(data.execution_id, place, time.time())
-        limits = Limits(slice_, Deadline.after(call.settings.file_deadline - spent, "the file"))
-        results[place] = _end_of(call, data, file, limits)
+        deadline = call.deadline.beside(call.settings.file_deadline - spent, "the file")
+        results[place] = _end_of(call, data, file, deadline)
         state.record_file(data.execution_id, place, results[place])
     return _end(call, data, files, results)
 
 
-def _end_of(call: Call, data: FileData, file: FileHash, limits: Limits) -> FileResult:
+def _end_of(call: Call, data: FileData, file: FileHash, deadline: Deadline) -> FileResult:
     try:
-        return process_file(call, data, file, limits)
+        return process_file(call, data, file, deadline)
     except WorkerError as error:
-        if limits.leave_to_retry(error):
+        if leave_to_retry(error, deadline):
             raise
         log.warning("file_failed", file_number=file.file_number, reason=str(error))
         return FileResult(file=file.file_name, status=Status.ERROR, error=str(error))

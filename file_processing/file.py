@@ -6,14 +6,14 @@ the status comes last, so that a delivery that finds a terminal status knows eve
 
 import random
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from monitoring.prometheus_metrics import FILES
+from shared.backend_models import FileExecution, FileRun
 from shared.deadline import Deadline
 from shared.errors import BackendBusyError, NotFoundError, WorkerError
 from shared.logging_utils import get_logger
-from shared.models import TERMINAL, FileData, FileExecution, FileHash, FileResult, FileRun, Status
+from shared.models import TERMINAL, FileData, FileHash, FileResult, Status
 from shared.task import Call, HandBack
 
 log = get_logger(__name__)
@@ -23,19 +23,12 @@ _LONGEST_POLL = 10.0  # contract section 3
 _POLL_GROWTH = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long a file may hold its slot now, and how long it may take in all."""
-
-    slice: Deadline
-    file: Deadline
-
-    def leave_to_retry(self, error: WorkerError) -> bool:
-        """Whether a later delivery may still do better; otherwise the error is the file's end."""
-        return error.retry and not self.file.over
+def leave_to_retry(error: WorkerError, deadline: Deadline) -> bool:
+    """Whether a later delivery may still do better; otherwise the error is the file's end."""
+    return error.retry and not deadline.over
 
 
-def process_file(call: Call, data: FileData, file: FileHash, limits: Limits) -> FileResult:
+def process_file(call: Call, data: FileData, file: FileHash, deadline: Deadline) -> FileResult:
     """Take one file to its end. What goes wrong with this file alone is its end.
 
     Raises:
@@ -48,9 +41,9 @@ def process_file(call: Call, data: FileData, file: FileHash, limits: Limits) -> 
     if row.status in TERMINAL:
         return _already_ended(file, row)
     try:
-        run = _run_tools(call, data, file, row.id, limits)
+        run = _run_tools(call, data, file, row.id, deadline)
     except WorkerError as error:
-        if limits.leave_to_retry(error):
+        if leave_to_retry(error, deadline):
             raise
         run = FileRun(status=Status.ERROR, error=str(error))
     result = FileResult(
@@ -76,14 +69,15 @@ def _already_ended(file: FileHash, row: FileExecution) -> FileResult:
     )
 
 
-def _run_tools(call: Call, data: FileData, file: FileHash, key: str, limits: Limits) -> FileRun:
-    backend = call.backend(data.organization_id)
+def _run_tools(call: Call, data: FileData, file: FileHash, key: str, deadline: Deadline) -> FileRun:
+    backend = call.backend(data.organization_id).until(min(deadline, call.deadline, key=lambda one: one.at))
     run: FileRun | None = None
     wait = 0.0
     while run is None or run.running:
-        limits.file.check()
-        stopped = call.stopping.wait(limits.slice.cut(wait))
-        if stopped or limits.slice.over:
+        deadline.check()
+        with deadline.step("waiting for the tools"):
+            stopped = call.stopping.wait(call.slice.cut(deadline.cut(wait)))
+        if stopped or call.slice.over:
             raise HandBack("the tools still run")
         try:
             run = backend.execute_file(key, data, file) if run is None else backend.file_run(key)

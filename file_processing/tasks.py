@@ -12,6 +12,7 @@ from shared.task import Call, note_unknown, task
     "process_file_batch",
     "workflow_manager.workflow_v2.file_execution_tasks.process_file_batch",
     finalizer=abandon,
+    sliced=True,
 )
 def process_file_batch(call: Call, /, batch_data: dict[str, Any], **unknown: Any) -> dict[str, Any]:
     """Work through the files of one batch. Payload and return: contract section 1.

@@ -1,9 +1,9 @@
-"""Every metric, declared once. Labels are bounded: task, queue and outcome names, never ids.
+"""Every metric, declared once. Labels are bounded: task, queue, route, group and outcome names, never ids.
 
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 TASKS = Counter(
     "workers_tasks_total",
@@ -25,6 +25,28 @@ FILES = Counter("workers_files_total", "Files by how they ended: succeeded, fail
 EXECUTIONS = Counter("workers_executions_total", "Executions by their terminal status.", ["status"])
 BACKEND_REQUESTS = Counter(
     "workers_backend_requests_total",
-    "Requests sent to the internal API, each attempt counted, by route and by how it ended.",
+    "Requests sent to the internal API, each attempt counted, by route and by how it ended: 2xx, 4xx, …, no_answer, "
+    "or circuit_open for one that was not sent.",
     ["route", "outcome"],
+)
+BACKEND_SECONDS = Histogram(
+    "workers_backend_request_duration_seconds",
+    "How long one attempt at the internal API took, answered or not.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+BACKEND_RETRIES = Counter("workers_backend_retries_total", "Attempts at the internal API after the first.", ["route"])
+BACKEND_HELD = Counter(
+    "workers_backend_requests_held_total",
+    "Requests that waited in this process before they were sent: for room in the bulkhead, or for a pause that the "
+    "backend asked for.",
+    ["group", "reason"],
+)
+CIRCUIT_STATE = Gauge(
+    "workers_circuit_breaker_state",
+    "State of the circuit by group of routes: 0 closed, 1 half open, 2 open.",
+    ["group"],
+)
+CIRCUIT_CHANGES = Counter(
+    "workers_circuit_breaker_transitions_total", "Changes of a circuit, by the state it changed to.", ["group", "state"]
 )

@@ -1,52 +1,102 @@
-"""The client of the internal API: a method of a few lines per endpoint, over one call."""
+"""The client of the internal API: one call for every request, `retry( breaker( send ) )`, and the connections under it.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+What there is to ask, method by method: `shared/api_executions.py` and `shared/api_platform.py`.
+"""
+
+import html
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import httpcore
 import httpx
 from pydantic import BaseModel
 
-from monitoring.prometheus_metrics import BACKEND_REQUESTS
-from shared import backend_protocol as protocol
-from shared.backend_protocol import Request
-from shared.config import Secret, Settings
-from shared.deadline import Deadline
-from shared.errors import BackendUnavailableError
-from shared.models import (
-    Counts,
-    ExecuteOptions,
-    Execution,
-    FileData,
-    FileExecution,
-    FileHash,
-    FileRun,
-    PipelineStatus,
-    Status,
-    ToolInstance,
+from monitoring.prometheus_metrics import (
+    BACKEND_REQUESTS,
+    BACKEND_RETRIES,
+    BACKEND_SECONDS,
+    CIRCUIT_CHANGES,
+    CIRCUIT_STATE,
 )
+from shared import backend_protocol as protocol
+from shared import endpoints
+from shared.api_executions import ExecutionsAPI
+from shared.api_platform import PlatformAPI
+from shared.backend_models import Health
+from shared.backend_protocol import Request, RouteGroup
+from shared.backpressure import Gate
+from shared.circuit_breaker import BreakerPolicy, CircuitBreaker, Outcome
+from shared.config import Settings
+from shared.deadline import Deadline
+from shared.errors import (
+    AnswerTooLargeError,
+    BackendBusyError,
+    BackendFailedError,
+    BackendRefusedError,
+    BackendUnavailableError,
+    BackendUnreachableError,
+    CircuitOpenError,
+    WorkerError,
+)
+from shared.logging_utils import get_logger
+from shared.network import BoundedNetwork
 from shared.retry_utils import RetryPolicy
 
 M = TypeVar("M", bound=BaseModel)
 
-_CONNECT_SECONDS = 5.0
-_LONGEST_MESSAGE = 256  # the backend cuts there; contract section 2
+log = get_logger(__name__)
+
+_KEPT_ALIVE_SECONDS = 15.0
+_STATES = {"closed": 0, "half_open": 1, "open": 2}
+_HIDDEN = "***"
+_READ = ("content-type", "retry-after", "location")
+
+
+class OrganizationAPI(ExecutionsAPI, PlatformAPI):
+    """The internal API for one organization. Every method raises as `InternalAPIClient.call` does."""
 
 
 class InternalAPIClient:
-    """The connections of one process to the backend. Thread-safe; made after a fork, never before it."""
+    """The connections of one process to the backend. Thread-safe; made after a fork, never before it.
 
-    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
-        self._key: Secret = settings.backend_key
-        self._timeout = settings.backend_timeout
-        self._policy = RetryPolicy(settings.backend_attempts, settings.backend_backoff)
+    Args:
+        settings: address, key, times, and when the circuits open.
+        slots: tasks that the process runs at once; as many connections are kept.
+        sleep: how to wait; `Event.wait` ends the waits of a process that stops.
+        transport: what carries the requests instead of the network.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        slots: int = 10,
+        sleep: Callable[[float], object] = time.sleep,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._settings = settings
+        key = settings.backend_key.reveal()
+        self._key_forms = {key, json.dumps(key)[1:-1], html.escape(key)}
+        policy = RetryPolicy(
+            settings.backend_attempts, settings.backend_backoff, sleep=sleep, before_wait=_say_what_is_repeated
+        )
+        self._repeated, self._once = policy, RetryPolicy(1, 0)
+        room = threading.Semaphore(settings.backend_slow_requests or max(1, slots * 3 // 4))
+        self._gates = {group: Gate(group, None if group is RouteGroup.RECORDS else room, sleep) for group in RouteGroup}
+        self._breakers = {group: _breaker(settings, group) for group in RouteGroup}
+        self._network = BoundedNetwork()
+        self._slots = slots
         self._http = httpx.Client(
             base_url=f"{settings.backend_url}/",
-            transport=transport,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=15),
+            transport=transport or _Transport(_pool(settings, slots, self._network)),
             follow_redirects=False,  # a redirect would carry the key to wherever it points
             trust_env=False,  # a proxy of the environment must not see the key
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one tenant's must not go with another's
         )
 
     def __enter__(self) -> Self:
@@ -59,143 +109,195 @@ class InternalAPIClient:
         """Close every connection."""
         self._http.close()
 
-    def for_organization(self, organization_id: str) -> "OrganizationAPI":
-        """The API as that organization sees it."""
-        return OrganizationAPI(self, organization_id)
+    def for_organization(self, organization_id: str, within: Deadline | None = None) -> OrganizationAPI:
+        """The API as that organization sees it, until that deadline."""
+        return OrganizationAPI(self, organization_id, within)
 
-    def call(self, organization_id: str, request: Request[M]) -> M:
-        """One logical request, all its attempts within INTERNAL_API_TIMEOUT.
+    def health(self, within: Deadline | None = None) -> Health:
+        """What the backend says of itself (contract section 2, health); it looks at the key, and at no organization.
 
         Raises:
-            BackendUnavailableError: no usable answer within the attempts; BackendBusyError where it said when to retry.
-            BackendRefusedError: a 4xx.
+            UnauthorizedError: the key is not the backend's.
         """
-        deadline = Deadline.after(self._timeout, f"{request.endpoint.method} {request.endpoint.route}")
-        headers = request.headers(self._key.reveal(), organization_id)
+        return self.call(endpoints.HEALTH(), within=within)
+
+    @property
+    def circuits(self) -> dict[str, str]:
+        """The state of each group's circuit: closed, open or half_open."""
+        return {group.value: breaker.state for group, breaker in self._breakers.items()}
+
+    def call(self, request: Request[M], organization_id: str | None = None, within: Deadline | None = None) -> M:
+        """One logical request: all its attempts and waits take INTERNAL_API_TIMEOUT at most, and end by `within`.
+
+        Raises:
+            PayloadError: what the request is made of cannot be sent; nothing was.
+            BackendUnavailableError: no usable answer within the attempts; its subclasses say why. CircuitOpenError:
+                the backend was not asked, since it did not answer before.
+            BackendRefusedError: a 4xx.
+            AnswerTooLargeError: more than INTERNAL_API_MAX_RESPONSE_BYTES.
+            DeadlineExceededError: `within` is over; the message says which steps spent the time.
+        """
+        if within is not None:
+            within.check()
+        asked = str(request.endpoint)
+        seconds = self._settings.backend_timeout
+        deadline = within.within(seconds, asked) if within is not None else Deadline.after(seconds, asked)
+        prepared = self._prepare(request, organization_id)
+        policy = self._repeated if request.repeatable else self._once
+        attempts = 0
 
         def send() -> M:
-            return self._send(request, headers, deadline)
+            nonlocal attempts
+            attempts += 1
+            return self._attempt(request, prepared, organization_id or "", deadline)
 
-        return self._policy.run(send, deadline)
-
-    def _send(self, request: Request[M], headers: Mapping[str, str], deadline: Deadline) -> M:
-        endpoint = request.endpoint
         try:
-            answer, body = self._exchange(request, headers, deadline)
-        except httpx.HTTPError as error:
-            BACKEND_REQUESTS.labels(endpoint.route, "no_answer").inc()
-            what = f"{endpoint.method} {endpoint.route}: {type(error).__name__}: {error}"
-            raise BackendUnavailableError(what) from error
-        BACKEND_REQUESTS.labels(endpoint.route, f"{answer.status_code // 100}xx").inc()
-        return protocol.decode(endpoint, answer.status_code, answer.headers, body)
+            return policy.run(send, deadline)
+        except BackendUnavailableError as error:
+            if within is not None and within.over:
+                raise within.exceeded() from error
+            raise
+        finally:
+            if attempts > 1:
+                BACKEND_RETRIES.labels(request.endpoint.route).inc(attempts - 1)
+
+    def _prepare(self, request: Request[M], organization_id: str | None) -> dict[str, Any]:
+        return {
+            "method": request.endpoint.method,
+            "url": request.target,
+            "content": request.content(),
+            "headers": request.headers(self._settings.backend_key.reveal(), organization_id),
+        }
+
+    def _attempt(self, request: Request[M], prepared: Mapping[str, Any], tenant: str, deadline: Deadline) -> M:
+        group = request.endpoint.group
+        try:
+            with self._gates[group].passing(deadline):
+                return self._breakers[group].call(lambda: self._send(request, prepared, deadline), tenant)
+        except CircuitOpenError:
+            BACKEND_REQUESTS.labels(request.endpoint.route, "circuit_open").inc()
+            raise
+        except BackendBusyError as busy:
+            self._gates[group].pause(busy.retry_after or 0)
+            raise
+
+    def _send(self, request: Request[M], prepared: Mapping[str, Any], deadline: Deadline) -> M:
+        endpoint, outcome, begun = request.endpoint, "no_answer", time.perf_counter()
+        try:
+            with deadline.step(str(endpoint)):
+                status, headers, body = self._exchange(request, prepared, deadline)
+            outcome = f"{status // 100}xx"
+            return protocol.decode(endpoint, status, headers, body)
+        finally:
+            BACKEND_REQUESTS.labels(endpoint.route, outcome).inc()
+            BACKEND_SECONDS.labels(endpoint.route).observe(time.perf_counter() - begun)
 
     def _exchange(
-        self, request: Request[M], headers: Mapping[str, str], deadline: Deadline
-    ) -> tuple[httpx.Response, bytes]:
-        sent = self._http.build_request(
-            request.endpoint.method,
-            request.path,
-            params=request.params,
-            json=request.json,
-            headers=headers,
-            timeout=httpx.Timeout(deadline.remaining, connect=deadline.cut(_CONNECT_SECONDS)),
-        )
-        answer = self._http.send(sent, stream=True)
-        body = bytearray()
+        self, request: Request[M], prepared: Mapping[str, Any], deadline: Deadline
+    ) -> tuple[int, dict[str, str], bytes]:
+        settings, endpoint = self._settings, request.endpoint
+        patience = settings.backend_read if endpoint.group is RouteGroup.RECORDS else settings.backend_timeout
+        allotted = deadline.cut(patience)
+        timeout = httpx.Timeout(allotted, connect=deadline.cut(settings.backend_connect), pool=deadline.remaining)
         try:
-            # A time-out of httpx bounds one read, not the sum of them: a body that drips would never end.
-            for chunk in answer.iter_bytes():
-                body += chunk
-                if deadline.over:
-                    raise httpx.ReadTimeout("the body came too slowly", request=sent)
-        finally:
-            answer.close()
-        return answer, bytes(body)
+            with self._network.until(deadline):
+                answer = self._http.send(self._http.build_request(**prepared, timeout=timeout), stream=True)
+                try:
+                    return self._read(request, answer)
+                finally:
+                    answer.close()
+        except httpx.PoolTimeout as error:
+            raise BackendUnavailableError(f"{endpoint}: none of our {self._slots} connections became free") from error
+        except httpx.TransportError as error:
+            # Who was not given time to answer has not failed to.
+            cut_short = isinstance(error, httpx.TimeoutException) and allotted < patience / 2
+            kind = BackendUnavailableError if cut_short else BackendUnreachableError
+            raise kind(f"{endpoint}: {type(error).__name__}: {error}") from error
+
+    def _read(self, request: Request[M], answer: httpx.Response) -> tuple[int, dict[str, str], bytes]:
+        headers = {name: self._without_key(answer.headers[name]) for name in _READ if name in answer.headers}
+        if answer.headers.get("content-encoding", "identity") != "identity":
+            raise BackendFailedError(f"{request.endpoint} was answered in an encoding that was not asked for")
+        largest = self._settings.backend_largest
+        size, body = int(answer.headers.get("content-length", 0)), bytearray()
+        chunks = answer.iter_bytes()
+        while size <= largest and (chunk := next(chunks, None)) is not None:
+            body += chunk
+            size = max(size, len(body))
+        if size > largest:
+            raise AnswerTooLargeError(
+                f"{request.endpoint} was answered with more than the {largest} bytes that are read: "
+                "INTERNAL_API_MAX_RESPONSE_BYTES may be raised"
+            )
+        said = bytes(body)
+        if not answer.is_success:
+            said = self._without_key(said.decode("latin-1")).encode("latin-1")
+        return answer.status_code, headers, said
+
+    def _without_key(self, said: str) -> str:
+        """An answer may repeat what was sent, as debug pages do; what we say of it must not."""
+        for form in self._key_forms:
+            said = said.replace(form, _HIDDEN)
+        return said
 
 
-class OrganizationAPI:
-    """The internal API for one organization. Every method raises as `InternalAPIClient.call` does."""
+def _say_what_is_repeated(error: BaseException | None, seconds: float) -> None:
+    log.info("backend_request_repeated", seconds=round(seconds, 3), reason=str(error))
 
-    def __init__(self, client: InternalAPIClient, organization_id: str) -> None:
-        self._client = client
-        self.organization_id = organization_id
 
-    def _call(self, request: Request[M]) -> M:
-        return self._client.call(self.organization_id, request)
+def _breaker(settings: Settings, group: RouteGroup) -> CircuitBreaker:
+    def listen(before: str, after: str) -> None:
+        log.warning("circuit_changed", group=group.value, before=before, after=after)
+        CIRCUIT_STATE.labels(group).set(_STATES[after])
+        CIRCUIT_CHANGES.labels(group, after).inc()
 
-    def execution(self, execution_id: str) -> Execution:
-        """The execution, without its files. NotFoundError if there is none; another tenant's is answered 500."""
-        request = protocol.EXECUTION(execution_id=execution_id)
-        return self._call(replace(request, params={"file_execution": "false"}))
+    policy = BreakerPolicy(
+        failures=settings.breaker_failures,
+        rate=settings.breaker_rate,
+        minimum_volume=settings.breaker_volume,
+        window=settings.breaker_window,
+        recovery=settings.breaker_recovery,
+    )
+    CIRCUIT_STATE.labels(group).set(_STATES["closed"])
+    return CircuitBreaker(policy, _outcome_of, listen)
 
-    def end_execution(self, execution_id: str, status: Status, counts: Counts, message: str | None) -> bool:
-        """Write an execution's terminal status and its counts at once. The message is cut to 256 characters.
 
-        Returns: False if it was terminal already, and is as it was.
-        """
-        body = {"status": status, "error_message": message and message[:_LONGEST_MESSAGE], **asdict(counts)}
-        return not self._call(protocol.EXECUTION_STATUS(body, execution_id=execution_id)).skipped
+def _outcome_of(error: WorkerError) -> Outcome:
+    """What a request proves that ended so: only silence and 5xx count against the backend, and a 4xx for it."""
+    if isinstance(error, BackendRefusedError):
+        return Outcome.ALIVE
+    if isinstance(error, BackendBusyError):
+        return Outcome.ALIVE if error.status < 500 else Outcome.UNKNOWN
+    if isinstance(error, BackendUnreachableError):
+        return Outcome.DEAD
+    return Outcome.DOUBTFUL if isinstance(error, BackendFailedError) else Outcome.UNKNOWN
 
-    def start_execution(self, execution_id: str, total_files: int) -> None:
-        """Say that an execution is EXECUTING, and how many files it has."""
-        body = {"status": Status.EXECUTING, "total_files": total_files}
-        self._call(protocol.EXECUTION_STATUS(body, execution_id=execution_id))
 
-    def tool_instances(self, workflow_id: str) -> list[ToolInstance]:
-        """The tools of a workflow."""
-        return self._call(protocol.TOOL_INSTANCES(workflow_id=workflow_id)).tool_instances
+class _Transport(httpx.HTTPTransport):
+    """httpx's own, over a pool whose network is ours: httpx has no argument for it."""
 
-    def validate_tools(self, workflow_id: str, tool_instances: Sequence[str]) -> bool:
-        """Have the tools' settings checked. BackendRefusedError with status 422 and the reasons if they are wrong."""
-        body = {"workflow_id": workflow_id, "tool_instances": list(tool_instances)}
-        return self._call(protocol.TOOL_VALIDATION(body)).success
+    def __init__(self, pool: httpcore.ConnectionPool) -> None:
+        self._pool = pool
 
-    def configuration(self, key: str) -> Any:
-        """The organization's value of a configuration key, or the backend's default for it."""
-        request = protocol.CONFIGURATION(key=key)
-        return self._call(replace(request, params={"organization_id": self.organization_id})).data.value
 
-    def source_files(self, workflow_id: str, execution_id: str, options: ExecuteOptions) -> dict[str, FileHash]:
-        """The files of an ETL or TASK workflow's source, by path."""
-        body = {
-            "execution_id": execution_id,
-            "pipeline_id": options.pipeline_id,
-            "use_file_history": options.use_file_history,
-        }
-        return self._call(protocol.SOURCE_FILES(body, workflow_id=workflow_id)).files
+def _pool(settings: Settings, slots: int, network: BoundedNetwork) -> httpcore.ConnectionPool:
+    return httpcore.ConnectionPool(
+        ssl_context=_tls(settings),
+        max_connections=slots,
+        max_keepalive_connections=slots,
+        keepalive_expiry=_KEPT_ALIVE_SECONDS,
+        retries=0,  # there is one layer of retries here, above the breaker
+        network_backend=network,
+    )
 
-    def file_execution(self, execution_id: str, workflow_id: str, file: FileHash) -> FileExecution:
-        """The row of a file in an execution: got, or created."""
-        body = {
-            "execution_id": execution_id,
-            "workflow_id": workflow_id,
-            "file_hash": file.model_dump(mode="json"),
-        }
-        return self._call(protocol.FILE_EXECUTION(body))
 
-    def file_status(self, file_execution_id: str, status: Status, error: str | None = None) -> None:
-        """Write a file's status. The backend lets a terminal one be overwritten; the caller must not."""
-        body = {"status": status, "error_message": error}
-        self._call(protocol.FILE_STATUS(body, file_execution_id=file_execution_id))
-
-    def execute_file(self, file_execution_id: str, data: FileData, file: FileHash) -> FileRun:
-        """Have the tools run on a file, or hear how it stands: the same file never runs twice (contract section 3).
-
-        Raises:
-            BackendBusyError: no capacity now.
-        """
-        body = {
-            "workflow_id": data.workflow_id,
-            "execution_id": data.execution_id,
-            "file_data": {**file.model_dump(mode="json"), "file_execution_id": file_execution_id},
-            "organization_id": self.organization_id,
-        }
-        return self._call(replace(protocol.EXECUTE_FILE(body), idempotency_key=file_execution_id))
-
-    def file_run(self, file_execution_id: str) -> FileRun:
-        """How a file's run stands. NotFoundError: it was never accepted, send it again."""
-        return self._call(protocol.FILE_RUN(file_execution_id=file_execution_id))
-
-    def pipeline_status(self, pipeline_id: str, status: PipelineStatus, *, is_end: bool) -> None:
-        """Write a pipeline's status."""
-        self._call(protocol.PIPELINE_STATUS({"status": status, "is_end": is_end}, pipeline_id=pipeline_id))
+def _tls(settings: Settings) -> ssl.SSLContext:
+    """Whom we trust: httpx's public authorities, or those of INTERNAL_API_CA_BUNDLE alone."""
+    if settings.backend_url.startswith("http:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; loading authorities takes time and memory
+    context = httpx.create_ssl_context(trust_env=False)
+    if settings.backend_ca:
+        context = ssl.create_default_context(cafile=settings.backend_ca)
+    if settings.backend_client_cert:
+        context.load_cert_chain(settings.backend_client_cert, settings.backend_client_key)
+    return context

@@ -1,22 +1,26 @@
-"""The internal API without I/O: endpoints, headers, and how an answer becomes a model or an error.
+"""The internal API without I/O: how a request is written, and how an answer becomes a model or an error.
 
-Everything here is a pure function over bytes and mappings. Source: contract sections 2 and 3.
+Everything here is a pure function over method, path, status, headers and bytes. What there is to ask stands in
+`shared/endpoints.py`. Source: contract sections 2 and 3.
 """
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from shared import models
 from shared.errors import (
     BackendBusyError,
+    BackendFailedError,
     BackendRefusedError,
-    BackendUnavailableError,
+    BackendUnreachableError,
     NotFoundError,
     PayloadError,
     UnauthorizedError,
@@ -25,13 +29,28 @@ from shared.errors import (
 
 M = TypeVar("M", bound=BaseModel)
 
-_BUSY = frozenset({408, 425, 429, 503})
 _REFUSALS: Mapping[int, type[BackendRefusedError]] = {
     401: UnauthorizedError,
     403: UnauthorizedError,
     404: NotFoundError,
 }
+_COME_BACK = frozenset({408, 425, 429})  # the 4xx that a later request may not meet
+_GATEWAY = frozenset({502, 503, 504})  # what a proxy says when nobody answers behind it
+_UNPROVEN = 503
 _SHOWN = 300
+_LONGEST_ID = 512
+_SAFE_METHODS = frozenset({"GET", "PUT"})
+
+
+class RouteGroup(StrEnum):
+    """What shares a circuit, a pause and a share of the connections: routes that fail and fill up together."""
+
+    RECORDS = "records"
+    """Reads or writes one row, or a few: fast, or broken."""
+    BULK = "bulk"
+    """Works through many rows, or asks a third system."""
+    TOOLS = "tools"
+    """Runs the tools on a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +59,35 @@ class Endpoint(Generic[M]):
 
     Attributes:
         method: HTTP method.
-        route: path with its placeholders; also the bounded name that metrics use.
+        route: path with its placeholders; also the bounded name that metrics and errors use.
         answer: what a 2xx holds.
-
-    Sending the same request again is harmless on every row: they read, set a value, or carry a key.
+        group: what it shares its fate with.
+        repeatable: whether sending the same again is harmless. GET and PUT always are.
+        needs_organization: whether it acts for a tenant.
     """
 
     method: str
     route: str
     answer: type[M]
+    group: RouteGroup = RouteGroup.RECORDS
+    repeatable: bool = False
+    needs_organization: bool = True
 
     def __call__(self, json: Mapping[str, Any] | None = None, **ids: str) -> "Request[M]":
-        """The request for these ids, with that body; fields that are None are left out (a null is answered 400)."""
-        path = self.route.format_map({name: quote(value, safe="") for name, value in ids.items()})
+        """The request for these ids, with that body; fields that are None are left out (a null is answered 400).
+
+        Raises:
+            PayloadError: an id that cannot be part of a path: it is empty, far too long, or leads elsewhere.
+        """
+        for name, value in ids.items():
+            if not value.strip() or len(value) > _LONGEST_ID or value in {".", ".."}:
+                raise PayloadError(f"{value[:40]!r} cannot be the {name} of a request")
+        path = self.route.format_map({name: quote(value, safe="", errors="replace") for name, value in ids.items()})
         body = None if json is None else {name: value for name, value in json.items() if value is not None}
         return Request(self, path, body)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.route}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,78 +98,114 @@ class Request(Generic[M]):
         endpoint: what is asked.
         path: below the base address.
         json: the body, if any.
-        params: the query.
+        query: the query; what is None is left out.
         idempotency_key: the same key never has a second effect.
     """
 
     endpoint: Endpoint[M]
     path: str
     json: Mapping[str, Any] | None = None
-    params: Mapping[str, str] | None = None
+    query: Mapping[str, str | None] | None = None
     idempotency_key: str | None = None
 
-    def headers(self, key: str, organization_id: str) -> dict[str, str]:
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent again when its answer is lost."""
+        endpoint = self.endpoint
+        return endpoint.repeatable or endpoint.method in _SAFE_METHODS or self.idempotency_key is not None
+
+    @property
+    def target(self) -> str:
+        """Path and query, below the base address."""
+        query = {name: value for name, value in (self.query or {}).items() if value is not None}
+        return f"{self.path}?{urlencode(query, errors='replace')}" if query else self.path
+
+    def content(self) -> bytes | None:
+        """The body: JSON in ASCII, since the text in messages need not be valid Unicode.
+
+        Raises:
+            PayloadError: it holds what JSON cannot.
+        """
+        if self.json is None:
+            return None
+        try:
+            return json.dumps(self.json, separators=(",", ":"), allow_nan=False).encode("ascii")
+        except (TypeError, ValueError) as error:
+            raise PayloadError(f"the body of {self.endpoint} cannot be JSON: {error}") from error
+
+    def headers(self, key: str, organization_id: str | None) -> dict[str, str]:
         """The headers, whole: the tenant is part of each request, never of the connection.
+
+        No compression is asked for: it costs more than it saves between two machines of one network, and an answer
+        that unfolds to a thousand times its size is no danger to who does not unfold it.
 
         Raises:
             PayloadError: no organization, or none that a header can hold; the backend would not refuse it but answer
                 with somebody's nothing.
         """
-        if not (organization_id and organization_id.isascii() and organization_id.isprintable()):
-            raise PayloadError("a call to the internal API needs an organization of printable ASCII characters")
-        found = {
-            "Authorization": f"Bearer {key}",
-            "X-Organization-ID": organization_id,
-            "Accept": "application/json",
-        }
-        if self.idempotency_key:
-            found["Idempotency-Key"] = self.idempotency_key
+        found = {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Encoding": "identity"}
+        if self.endpoint.needs_organization:
+            found["X-Organization-ID"] = _header_value("organization", organization_id)
+        if self.json is not None:
+            found["Content-Type"] = "application/json"
+        if self.idempotency_key is not None:
+            found["Idempotency-Key"] = _header_value("idempotency key", self.idempotency_key)
         return found
 
 
-EXECUTION = Endpoint("GET", "v1/workflow-execution/{execution_id}/", models.Execution)
-# Repeating a status is harmless: the row ends as it was.
-EXECUTION_STATUS = Endpoint("POST", "v1/workflow-execution/{execution_id}/update_status/", models.Acknowledgement)
-TOOL_INSTANCES = Endpoint("GET", "v1/workflow-manager/workflow/{workflow_id}/tool-instances/", models.ToolInstances)
-TOOL_VALIDATION = Endpoint("POST", "v1/tool-execution/validate/", models.Validation)
-CONFIGURATION = Endpoint("GET", "v1/configuration/{key}/", models.Configuration)
-SOURCE_FILES = Endpoint("POST", "v1/workflow-manager/source-files/{workflow_id}/", models.SourceFiles)
-# The same key gives the same row.
-FILE_EXECUTION = Endpoint("POST", "v1/file-execution/", models.FileExecution)
-FILE_STATUS = Endpoint("POST", "v1/file-execution/{file_execution_id}/status/", models.Acknowledgement)
-# Carries an Idempotency-Key.
-EXECUTE_FILE = Endpoint("POST", "v1/workflow-manager/execute-file/", models.FileRun)
-FILE_RUN = Endpoint("GET", "v1/workflow-manager/execute-file/{file_execution_id}/", models.FileRun)
-PIPELINE_STATUS = Endpoint("PUT", "v1/pipeline/{pipeline_id}/", models.Acknowledgement)
+def _header_value(what: str, value: str | None) -> str:
+    if not (value and value.strip() and value.isascii() and value.isprintable()):
+        raise PayloadError(f"a call to the internal API needs an {what} of printable ASCII characters")
+    return value
 
 
-def decode(endpoint: Endpoint[M], status: int, answer_headers: Mapping[str, str], body: bytes) -> M:
-    """What an answer says.
+def decode(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body: bytes) -> M:
+    """What an answer says. Header names are in lower case.
 
     Raises:
         BackendRefusedError: a 4xx; no retry will change it.
         BackendBusyError: come back later, with the seconds where the backend named them.
-        BackendUnavailableError: any other answer that is not the contract's, 5xx first of all.
+        BackendUnreachableError: a proxy's word that nobody is there.
+        BackendFailedError: any other answer that is not the contract's, 5xx first of all.
     """
-    if 200 <= status < 300:
-        try:
-            return endpoint.answer.model_validate_json(body)
-        except ValidationError as error:
-            count = error.error_count()
-            raise BackendUnavailableError(
-                f"{endpoint.method} {endpoint.route} answered {status} with a body that is not the contract's "
-                f"({count} mistakes)"
-            ) from None
-    raise _error(endpoint, status, answer_headers, body)
+    if not 200 <= status < 300:
+        raise _error(endpoint, status, headers, body)
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise BackendFailedError(
+            f"{endpoint} answered {status} with {kind[:_SHOWN] or 'a body of no type'} instead of JSON: "
+            "does INTERNAL_API_BASE_URL lead to the internal API?"
+        )
+    try:
+        return endpoint.answer.model_validate_json(body)
+    except ValidationError as error:
+        raise BackendFailedError(
+            f"{endpoint} answered {status} with a body that is not the contract's: {_wrong(error)}"
+        ) from None
 
 
-def _error(endpoint: Endpoint[M], status: int, answer_headers: Mapping[str, str], body: bytes) -> WorkerError:
-    said = f"{endpoint.method} {endpoint.route} answered {status}: {reason(body)}"
-    if status in _BUSY:
-        return BackendBusyError(said, retry_after(answer_headers.get("retry-after")))
+def _wrong(error: ValidationError) -> str:
+    """The fields that are wrong, without what stands in them: it may be somebody's document."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in found[:3])
+    return f"{shown}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"[:_SHOWN]
+
+
+def _error(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body: bytes) -> WorkerError:
+    said = f"{endpoint} answered {status}: {reason(body)}"
+    wait = retry_after(headers.get("retry-after"))
+    if status in _COME_BACK or (status == _UNPROVEN and wait is not None):
+        return BackendBusyError(said, wait, status)
     if 400 <= status < 500:
         return _REFUSALS.get(status, BackendRefusedError)(said, status)
-    return BackendUnavailableError(said)
+    if status in _GATEWAY:
+        return BackendUnreachableError(said)
+    if 300 <= status < 400:
+        return BackendFailedError(
+            f"{endpoint} answered {status}, a redirect to {headers.get('location', 'nowhere')[:_SHOWN]!r}. It is not "
+            "followed, since it would carry the key: INTERNAL_API_BASE_URL must be the address itself"
+        )
+    return BackendFailedError(said)
 
 
 def reason(body: bytes) -> str:
@@ -173,11 +242,13 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
         return None
     try:
         return max(0.0, float(int(value)))
+    except OverflowError:
+        return math.inf
     except ValueError:
         pass
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())

@@ -12,8 +12,9 @@ from celery.exceptions import DuplicateTaskNameWarning
 from config.workers import Profile, UnknownProfileError, profile_named
 from shared import lifecycle
 from shared.celery_settings import celery_settings
-from shared.config import Settings, SettingsError
+from shared.config import Settings
 from shared.task import WorkerApp, register
+from shared.variables import SettingsError
 
 
 def build_app(profile: Profile, settings: Settings) -> WorkerApp:

@@ -1,16 +1,20 @@
 """The error tree. Each class says what comes next: `retry` is whether the same work may succeed later.
 
 WorkerError
-├── PayloadError            the message cannot be understood
-├── OrchestrationError      the execution ended before its files started
-├── DeadlineExceededError   the time for this piece of work is over
-├── TransientError          (retry) something we depend on is away
-│   ├── BackendUnavailableError
-│   │   └── BackendBusyError    says when to come back
+├── PayloadError                the message cannot be understood
+├── OrchestrationError          the execution ended before its files started
+├── DeadlineExceededError       (retry) the time for this piece of work is over
+├── AnswerTooLargeError         the backend's answer is larger than we read
+├── TransientError              (retry) something we depend on is away
+│   ├── BackendUnavailableError     no usable answer
+│   │   ├── BackendUnreachableError     nobody answered for the backend
+│   │   ├── BackendFailedError          the backend answered, and not as it should
+│   │   ├── BackendBusyError            it asks us to come back later
+│   │   └── CircuitOpenError            it was not asked: it did not answer before
 │   ├── StateStoreError
 │   └── BrokerError
-└── BackendRefusedError     the backend understood us, and says no
-    ├── UnauthorizedError   (retry)
+└── BackendRefusedError         the backend understood us, and says no
+    ├── UnauthorizedError       (retry)
     └── NotFoundError
 """
 
@@ -32,7 +36,13 @@ class OrchestrationError(WorkerError):
 
 
 class DeadlineExceededError(WorkerError):
-    """The time for this piece of work is over."""
+    """The time for this piece of work is over; the message says which steps spent it."""
+
+    retry = True
+
+
+class AnswerTooLargeError(WorkerError):
+    """The backend's answer is larger than INTERNAL_API_MAX_RESPONSE_BYTES; it would be the same again."""
 
 
 class TransientError(WorkerError):
@@ -42,22 +52,47 @@ class TransientError(WorkerError):
 
 
 class BackendUnavailableError(TransientError):
-    """The backend did not answer, answered 5xx, or answered what no backend of ours would."""
+    """There is no usable answer of the backend. Of this class itself: we did not give it the time or the connection."""
 
 
-class BackendBusyError(BackendUnavailableError):
-    """The backend is up and asks us to come back later.
+class BackendUnreachableError(BackendUnavailableError):
+    """Nobody answered for the backend: no connection, no answer in time, or a proxy's 502, 503 or 504."""
 
-    Attributes:
-        retry_after: seconds the backend asked us to wait, or None where it did not say.
-    """
 
+class BackendFailedError(BackendUnavailableError):
+    """The backend answered 5xx, or what no backend of ours would. An unknown id is enough for a 500."""
+
+
+class _LaterError(BackendUnavailableError):
     def __init__(self, message: str, retry_after: float | None) -> None:
         super().__init__(message, retry_after)  # both, so that it crosses from one process to another
         self.message, self.retry_after = message, retry_after
 
     def __str__(self) -> str:
         return self.message
+
+
+class BackendBusyError(_LaterError):
+    """The backend is up and asks us to come back later.
+
+    Attributes:
+        retry_after: seconds the backend asked us to wait, or None where it did not say.
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, retry_after: float | None, status: int = 503) -> None:
+        super().__init__(message, retry_after)
+        self.args, self.status = (message, retry_after, status), status
+
+
+class CircuitOpenError(_LaterError):
+    """The backend was not asked, since it did not answer before; nothing was sent.
+
+    Attributes:
+        retry_after: seconds until it is asked again.
+    """
+
+    retry_after: float
 
 
 class StateStoreError(TransientError):

@@ -23,11 +23,13 @@ class Resources:
 
     Attributes:
         stopping: set once the process was told to stop: long work hands itself back then.
+        slots: tasks that this process runs at once.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stopping = threading.Event()
+        self.slots = 1
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._client: InternalAPIClient | None = None
@@ -39,7 +41,7 @@ class Resources:
         with self._lock:
             self._leave_parents()
             if self._client is None:
-                self._client = InternalAPIClient(self.settings)
+                self._client = InternalAPIClient(self.settings, self.slots, self.stopping.wait)
             return self._client
 
     @property
@@ -54,6 +56,7 @@ class Resources:
     def _leave_parents(self) -> None:
         if self._owner != os.getpid():
             self._owner, self._client, self._state = os.getpid(), None, None
+            self.slots = 1  # a forked child runs one task at a time
 
     def close(self) -> None:
         """Close what this process opened."""
@@ -77,6 +80,9 @@ def install(resources: Resources) -> None:
         said = settings.log_level if loglevel == logging.WARNING else logging.getLevelName(loglevel)
         configure_logging(said, settings.log_format)
 
+    def count_slots(sender: Any, **_: Any) -> None:
+        resources.slots = max(sender.concurrency, sender.max_concurrency or 0)
+
     def say_ready(sender: Any, **_: Any) -> None:
         log.info("worker_ready", node=sender.hostname, **settings.describe())
 
@@ -88,6 +94,7 @@ def install(resources: Resources) -> None:
 
     # A receiver keeps Celery from taking over the root logger.
     signals.setup_logging.connect(set_up_logging, weak=False)
+    signals.worker_init.connect(count_slots, weak=False)
     signals.worker_ready.connect(say_ready, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_shutdown.connect(close, weak=False)

@@ -1,4 +1,4 @@
-"""The types of both borders: messages (contract section 1) and the backend's JSON (sections 2 and 3).
+"""The types of messages (contract section 1), and the words they share with the backend's answers.
 
 Parsed strictly, once, where data enters; unknown fields are tolerated, since the backend adds some every year.
 """
@@ -54,7 +54,9 @@ TERMINAL = frozenset({Status.COMPLETED, Status.STOPPED, Status.ERROR})
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
 
-class _Payload(BaseModel):
+class Payload(BaseModel):
+    """What comes from outside. A null counts as absent: senders write either."""
+
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
     @model_validator(mode="before")
@@ -65,7 +67,7 @@ class _Payload(BaseModel):
         return data
 
 
-class FileHash(_Payload):
+class FileHash(Payload):
     """One source file, `FileHashData` in the contract. Fields we do not know are carried through to the backend.
 
     `file_size` is in bytes; `file_hash` is a SHA-256 in hex, absent for sources that were only listed.
@@ -87,7 +89,7 @@ class FileHash(_Payload):
     connector_metadata: dict[str, Any] | None = Field(default=None, repr=False)  # the source's credentials
 
 
-class ExecuteOptions(_Payload):
+class ExecuteOptions(Payload):
     """The keyword arguments of `async_execute_bin`."""
 
     scheduled: bool = False
@@ -102,7 +104,7 @@ class ExecuteOptions(_Payload):
     transport: str = "celery"
 
 
-class ExecuteRequest(_Payload):
+class ExecuteRequest(Payload):
     """One kick-off: the arguments of `async_execute_bin`, and its options."""
 
     organization_id: NonEmpty
@@ -112,7 +114,7 @@ class ExecuteRequest(_Payload):
     options: ExecuteOptions
 
 
-class FileData(_Payload):
+class FileData(Payload):
     """What every file of a batch shares, `WorkerFileData` in the contract."""
 
     workflow_id: NonEmpty
@@ -136,7 +138,7 @@ def _named(item: Any) -> Any:
     return item
 
 
-class Batch(_Payload):
+class Batch(Payload):
     """`batch_data`: files of one execution that one task works through, in this order."""
 
     files: list[Annotated[FileHash, BeforeValidator(_named)]]
@@ -148,7 +150,7 @@ class Batch(_Payload):
         return {"files": files, "file_data": self.file_data.model_dump(mode="json")}
 
 
-class FileResult(_Payload):
+class FileResult(Payload):
     """How one file ended, without its text: that is pushed to the backend's results, not through the broker.
 
     `execution_time` is in seconds. `status` is COMPLETED, ERROR or, for a file stopped before us, STOPPED.
@@ -162,7 +164,7 @@ class FileResult(_Payload):
     skipped: bool = False
 
 
-class BatchResult(_Payload):
+class BatchResult(Payload):
     """What a batch returns. `execution_time` is in seconds."""
 
     total_files: int = Field(ge=0)
@@ -176,7 +178,7 @@ class BatchResult(_Payload):
     skipped_active_duplicate: int = 0
 
 
-class Callback(_Payload):
+class Callback(Payload):
     """The arguments of the two callbacks."""
 
     results: list[Any]
@@ -185,117 +187,7 @@ class Callback(_Payload):
     pipeline_id: str | None = None
 
 
-class ExecutionRow(_Payload):
-    """`execution` in the backend's answer. `status` stays text: the backend stores illegal ones."""
-
-    id: str
-    workflow_id: str
-    status: str
-    pipeline_id: str | None = None
-    total_files: int | None = None
-    error_message: str | None = None
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether the execution has ended."""
-        return self.status in TERMINAL
-
-
-class SourceConfig(_Payload):
-    """`source_config` in the backend's answer, without the connector's credentials that stand beside it."""
-
-    is_api: bool
-
-
-class Execution(_Payload):
-    """An execution as the backend answers for it."""
-
-    execution: ExecutionRow
-    source_config: SourceConfig
-
-
-class ToolInstance(_Payload):
-    """One tool of a workflow."""
-
-    id: str
-    tool_id: str
-
-
-class ToolInstances(_Payload):
-    """The tools of a workflow, in their order."""
-
-    tool_instances: list[ToolInstance]
-
-
-class Validation(_Payload):
-    """The answer to tool validation."""
-
-    success: bool
-
-
-class ConfigurationValue(_Payload):
-    """`data` in the answer for one configuration key."""
-
-    value: Any
-
-
-class Configuration(_Payload):
-    """The answer for one configuration key."""
-
-    data: ConfigurationValue
-
-
-class SourceFiles(_Payload):
-    """The files of an ETL or TASK source, by their path."""
-
-    files: dict[str, FileHash]
-
-
-class FileExecution(_Payload):
-    """A file of an execution. `status` is empty for a row that was only created."""
-
-    id: str
-    status: str
-    execution_error: str | None = None
-
-
-class FileRun(_Payload):
-    """The state of one file at the backend's tools, contract section 3.
-
-    `poll_after` and `execution_time` are in seconds.
-    """
-
-    status: str
-    file_execution_id: str | None = None
-    poll_after: float = Field(default=1.0, strict=False)
-    result: Any = None
-    error: str | None = None
-    metadata: dict[str, Any] | None = None
-    execution_time: float | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether the tools have not ended yet."""
-        return self.status.upper() in {Status.EXECUTING, Status.PENDING}
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether the tools ended well. Without a result they did not, whatever they say."""
-        return self.status.upper() == Status.COMPLETED and self.result is not None
-
-
-class Acknowledgement(_Payload):
-    """An answer of which only its coming matters, but for `skipped`: the row is terminal already, and stays so."""
-
-    status: str | None = None
-
-    @property
-    def skipped(self) -> bool:
-        """Whether nothing was written."""
-        return self.status == "skipped"
-
-
-P = TypeVar("P", bound=_Payload)
+P = TypeVar("P", bound=Payload)
 
 
 def parse(model: type[P], data: Any) -> P:

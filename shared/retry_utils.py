@@ -1,6 +1,7 @@
 """Retry as a value: how often, how long, and what for. Over tenacity (https://tenacity.readthedocs.io)."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -8,7 +9,7 @@ from typing import TypeVar
 import tenacity
 
 from shared.deadline import Deadline
-from shared.errors import BackendBusyError, BackendUnavailableError
+from shared.errors import BackendBusyError, BackendUnavailableError, CircuitOpenError
 
 T = TypeVar("T")
 
@@ -29,22 +30,30 @@ class RetryPolicy:
         attempts: sends in total.
         first_wait: seconds before the second send at most; doubled each time, full jitter.
         longest_wait: seconds; a Retry-After beyond it is not waited out, the error goes up instead.
+        sleep: how to wait; it may return early, as `Event.wait` does when the process stops.
+        before_wait: hears of each failed attempt that another will follow, and of the seconds until then.
     """
 
     attempts: int
     first_wait: float
     longest_wait: float = 10.0
+    sleep: Callable[[float], object] = time.sleep
+    before_wait: Callable[[BaseException | None, float], None] = lambda _error, _seconds: None
 
     def run(self, send: Callable[[], T], deadline: Deadline) -> T:
         """Send until it works, the attempts are used up, or the next wait would not fit the deadline.
+
+        An open circuit is not tried again here: the next attempt would not be sent either.
 
         Raises:
             the last error, as it was.
         """
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(BackendUnavailableError),
+            retry=tenacity.retry_if_exception(_may_pass),
             wait=self._wait,
             stop=lambda state: self._used_up(state, deadline),
+            before_sleep=self._announce,
+            sleep=lambda seconds: self._pause(seconds, deadline),
             reraise=True,
         )
         return retrying(send)
@@ -59,3 +68,14 @@ class RetryPolicy:
         if isinstance(error, BackendBusyError) and error.retry_after is not None:
             return error.retry_after + wait
         return wait
+
+    def _announce(self, state: tenacity.RetryCallState) -> None:
+        self.before_wait(state.outcome.exception() if state.outcome else None, state.upcoming_sleep)
+
+    def _pause(self, seconds: float, deadline: Deadline) -> None:
+        with deadline.step("waiting to send again"):
+            self.sleep(seconds)
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, BackendUnavailableError) and not isinstance(error, CircuitOpenError)

@@ -24,7 +24,8 @@ from config.workers import Profile
 from monitoring.prometheus_metrics import TASK_SECONDS, TASKS
 from shared.api_client import OrganizationAPI
 from shared.config import Settings
-from shared.errors import BrokerError, TransientError, WorkerError
+from shared.deadline import Deadline
+from shared.errors import BrokerError, CircuitOpenError, TransientError, WorkerError
 from shared.execution_state import ExecutionState
 from shared.lifecycle import Resources
 from shared.logging_utils import fresh_context, get_logger
@@ -53,6 +54,8 @@ class Call:
         task_id: the same for every delivery, retry and hand-back of one message.
         queue: where the message came from.
         headers: what its sender wrote beside the payload.
+        slice: how long it may work on, or wait, before it hands its message back.
+        deadline: when this delivery must end; it cuts every request to the backend.
     """
 
     app: "WorkerApp"
@@ -60,6 +63,8 @@ class Call:
     task_id: str
     queue: str
     headers: Mapping[str, Any]
+    slice: Deadline
+    deadline: Deadline
 
     @property
     def settings(self) -> Settings:
@@ -77,8 +82,8 @@ class Call:
         return self.app.resources.state
 
     def backend(self, organization_id: str) -> OrganizationAPI:
-        """The internal API for that organization."""
-        return self.app.resources.client.for_organization(organization_id)
+        """The internal API for that organization, until the deadline of this delivery."""
+        return self.app.resources.client.for_organization(organization_id, self.deadline)
 
     def send(
         self, task: str, queue: str, args: list[Any], kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -130,21 +135,23 @@ class Definition:
         function: takes a `Call`, then the contract's arguments.
         finalizer: what ends it when it has failed for good.
         patience: seconds from the first delivery in which a transient error is retried.
+        sliced: whether one delivery ends with its slice, and one request; others have TASK_DEADLINE_SECONDS.
     """
 
     names: tuple[str, ...]
     function: Callable[..., Any]
     finalizer: Finalizer
     patience: float
+    sliced: bool
 
 
 def task(
-    *names: str, finalizer: Finalizer = bury, patience: float = math.inf
+    *names: str, finalizer: Finalizer = bury, patience: float = math.inf, sliced: bool = False
 ) -> Callable[[Callable[..., Any]], Definition]:
     """Mark a function as a task under these names: `Definition` says what the arguments are."""
 
     def mark(function: Callable[..., Any]) -> Definition:
-        return Definition(names, function, finalizer, patience)
+        return Definition(names, function, finalizer, patience, sliced)
 
     return mark
 
@@ -169,7 +176,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
         call = self._call()
         with fresh_context(task=self.name, task_id=call.task_id), _measured(call) as ended:
             try:
-                result = self.run(call, *args, **kwargs)
+                result = self._run(call, args, kwargs)
             except HandBack as reason:
                 self._hand_back()
                 ended(outcome="handed_back", reason=str(reason))
@@ -185,14 +192,35 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
             return result
 
     def _call(self) -> Call:
-        request = self.request
+        request, settings = self.request, self.app.resources.settings
+        sliced = settings.batch_slice + settings.backend_timeout
+        seconds = sliced if self.definition.sliced else settings.task_deadline
         return Call(
             app=self.app,
             task=self.name,
             task_id=request.id,
             queue=(request.delivery_info or {}).get("routing_key") or "",
             headers=request.headers or {},
+            slice=Deadline.after(settings.batch_slice, "the slice"),
+            deadline=Deadline.after(seconds, self.name),
         )
+
+    def _run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run; while the circuit is open, wait in the slot, up to the end of the slice.
+
+        A retry with a countdown would free the slot for the next message, which fails as fast: one process takes and
+        publishes a whole queue within seconds. What ran before the wait runs again, as after any redelivery.
+        """
+        while True:
+            try:
+                return self.run(call, *args, **kwargs)
+            except CircuitOpenError as circuit:
+                if not self._patient(call):
+                    raise
+                with call.deadline.step("waiting for the circuit to close"):
+                    stopped = call.stopping.wait(call.slice.cut(circuit.retry_after))
+                if stopped or call.slice.over:
+                    raise HandBack(str(circuit)) from circuit
 
     def _patient(self, call: Call) -> bool:
         now = time.time()
@@ -207,17 +235,19 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
 
     def _retry(self, error: Exception) -> NoReturn:
         wait = jittered(_FIRST_WAIT, self.request.retries + 1, _LONGEST_WAIT)
-        headers = {_FIRST_TRIED: time.time(), **(self.request.headers or {})}
         try:
-            self.retry(exc=error, countdown=wait, headers=headers)
+            self.retry(exc=error, countdown=wait, headers=self._dated_headers())
         except Reject as unsent:
             # Celery would drop the message here: its retry could not be published.
             raise Reject(unsent.reason, requeue=True) from error
         raise AssertionError  # pragma: no cover # retry always raises
 
+    def _dated_headers(self) -> dict[str, Any]:
+        return {_FIRST_TRIED: time.time(), **(self.request.headers or {})}
+
     def _hand_back(self) -> None:
         try:
-            self.signature_from_request(self.request).apply_async()
+            self.signature_from_request(self.request, headers=self._dated_headers()).apply_async()
         except _UNSENT as error:
             raise Reject(error, requeue=True) from error
 

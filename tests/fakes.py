@@ -7,7 +7,9 @@ from typing import Any, cast
 
 from config.workers import PROFILES, Profile
 from shared.api_client import OrganizationAPI
+from shared.backend_models import Execution, FileExecution, FileRun, ToolInstance
 from shared.config import Settings
+from shared.deadline import Deadline
 from shared.errors import BackendUnavailableError, NotFoundError, WorkerError
 from shared.execution_state import FanIn
 from shared.models import (
@@ -16,15 +18,11 @@ from shared.models import (
     Counts,
     ExecuteOptions,
     ExecuteRequest,
-    Execution,
     FileData,
-    FileExecution,
     FileHash,
     FileResult,
-    FileRun,
     PipelineStatus,
     Status,
-    ToolInstance,
 )
 from shared.task import Call, WorkerApp
 
@@ -62,6 +60,9 @@ class FakeBackend:
     tools_are_valid: bool = True
     stopped_meanwhile: bool = False
     accepted: dict[str, str] = field(default_factory=dict)
+
+    def until(self, _deadline: Deadline) -> "FakeBackend":
+        return self
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -254,7 +255,7 @@ class FakeApp:
     def client(self) -> "FakeApp":
         return self
 
-    def for_organization(self, organization_id: str) -> OrganizationAPI:
+    def for_organization(self, organization_id: str, _within: Deadline | None = None) -> OrganizationAPI:
         self.backend.organization_id = organization_id
         return cast("OrganizationAPI", self.backend)
 
@@ -265,4 +266,6 @@ class FakeApp:
 
     def call(self, task: str = "task", *, queue: str = "queue", **headers: Any) -> Call:
         app = cast("WorkerApp", self)
-        return Call(app=app, task=task, task_id="task-1", queue=queue, headers=headers)
+        seconds = self.settings.batch_slice
+        slice_, deadline = Deadline.after(seconds, "slice"), Deadline.after(2 * seconds, "task")
+        return Call(app, task, "task-1", queue, headers, slice_, deadline)

@@ -88,7 +88,7 @@ def test_one_file_reads_the_environment() -> None:
         for path in sources(*WORKER_PATH, *APART)
         if any(word in path.read_text() for word in ("os.environ", "getenv", "environ["))
     ]
-    assert readers == ["shared/config.py"]
+    assert readers == ["shared/variables.py"]
 
 
 def test_package_files_are_empty() -> None:

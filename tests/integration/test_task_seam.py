@@ -13,18 +13,25 @@ from prometheus_client import REGISTRY
 from config.workers import Profile, Worker
 from sandbox.stack import wait_for
 from shared.celery_app import build_app
-from shared.errors import BackendUnavailableError, PayloadError, StateStoreError
+from shared.errors import (
+    BackendUnavailableError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    PayloadError,
+    StateStoreError,
+)
 from shared.task import Call, HandBack, WorkerApp, task
 from tests.fakes import settings
 
 QUEUE = "seam"
+TIMES = {"TASK_DEADLINE_SECONDS": "1", "BATCH_SLICE_SECONDS": "1", "INTERNAL_API_TIMEOUT": "0.5"}
 
 
 class Script:
     """A task that does what its test wrote: each delivery takes the next step, an error or a value."""
 
     def __init__(self) -> None:
-        self.steps: Sequence[Exception | str] = []
+        self.steps: Sequence[Exception | str | Callable[[Call], str]] = []
         self.endings: list[Exception] = []
         self.deliveries: list[tuple[Any, ...]] = []
         self.finals: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
@@ -34,7 +41,7 @@ class Script:
         step, *self.steps = self.steps
         if isinstance(step, Exception):
             raise step
-        return step
+        return step if isinstance(step, str) else step(call)
 
     def finalize(self, _call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
         if self.endings:
@@ -48,18 +55,23 @@ def script() -> Script:
 
 
 @pytest.fixture
-def app(script: Script, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerApp]:
+def patience() -> float:
+    return 1.5
+
+
+@pytest.fixture
+def app(script: Script, redis_url: str, patience: float, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerApp]:
     """A worker in this process whose one task follows the script."""
 
     def scripted(call: Call, *args: Any) -> Any:
         return script.run(call, *args)
 
     module = ModuleType("scripted_tasks")
-    vars(module)["scripted"] = task("scripted", finalizer=script.finalize, patience=1.5)(scripted)
+    vars(module)["scripted"] = task("scripted", finalizer=script.finalize, patience=patience)(scripted)
     monkeypatch.setitem(sys.modules, "scripted_tasks", module)
     monkeypatch.setattr("shared.task._FIRST_WAIT", 0.05)
     worker = Worker(name="seam", tasks="scripted_tasks", queues=(QUEUE,), health_port=1, concurrency=2)
-    app = build_app(Profile("seam", (worker,)), settings(CELERY_BROKER_URL=redis_url))
+    app = build_app(Profile("seam", (worker,)), settings(**TIMES, CELERY_BROKER_URL=redis_url))
     with start_worker(app, pool="threads", perform_ping_check=False, shutdown_timeout=20):
         yield app
 
@@ -128,7 +140,65 @@ def test_a_hand_back_is_no_retry_and_loses_nothing(app: WorkerApp, script: Scrip
     send(app, 1)
     wait_for(lambda: ended("succeeded") == 1, 20, "the last delivery")
     assert ended("handed_back") == 7
-    assert script.deliveries == [("the-task", QUEUE, {"place": 3}, (1,))] * 8
+    tried = script.deliveries[1][2]["first_tried"]
+    assert script.deliveries == [
+        ("the-task", QUEUE, {"place": 3}, (1,)),
+        *[("the-task", QUEUE, {"place": 3, "first_tried": tried}, (1,))] * 7,
+    ]
+
+
+def test_an_open_circuit_is_waited_out_in_the_slot(app: WorkerApp, script: Script) -> None:
+    script.steps = [CircuitOpenError("not asked", 0.2), CircuitOpenError("being probed", 0.2), "done"]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: ended("succeeded") == 1, 20, "the end of the one delivery")
+    assert script.deliveries == [("the-task", QUEUE, {"place": 3}, (1,))] * 3
+    assert [ended(outcome) for outcome in ("retried", "handed_back", "failed")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("patience", [60.0])
+def test_a_circuit_open_beyond_the_slice_hands_the_message_back(app: WorkerApp, script: Script) -> None:
+    script.steps = [CircuitOpenError("not asked", 60), "done"]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: ended("succeeded") == 1, 20, "the second delivery")
+    assert ended("handed_back") == 1
+    assert script.deliveries[1][2].keys() == {"place", "first_tried"}
+
+
+def test_a_circuit_open_longer_than_the_tasks_patience_ends_it(app: WorkerApp, script: Script) -> None:
+    script.steps = [CircuitOpenError("not asked", 60)] * 10
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: ended("failed") == 1, 20, "the end")
+    assert script.finals == [("not asked", (1,), {})]
+
+
+def test_a_stop_ends_the_wait_for_a_circuit(app: WorkerApp, script: Script) -> None:
+    script.steps = [CircuitOpenError("not asked", 60), "done"]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: len(script.deliveries) == 1, 20, "the first delivery")
+    app.resources.stopping.set()
+    wait_for(lambda: ended("handed_back") == 1, 0.5, "the end of the wait")
+
+
+def test_a_task_past_its_deadline_is_retried_and_says_what_took_the_time(app: WorkerApp, script: Script) -> None:
+    said: list[DeadlineExceededError] = []
+
+    def spend(call: Call) -> str:
+        with call.deadline.step("thinking"):
+            call.stopping.wait(1.1)
+        said.append(call.deadline.exceeded())
+        call.deadline.check()
+        return "late"
+
+    script.steps = [spend, "done"]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: ended("succeeded") == 1, 20, "the second delivery")
+    assert ended("retried") == 1
+    assert "scripted ran out of time: thinking took 1.1 s" in str(said[0])
 
 
 class Unreachable(Signature):  # type: ignore[misc] # Celery ships no types

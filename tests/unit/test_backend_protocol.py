@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from shared import backend_protocol as protocol
+from shared import endpoints
 from shared.backend_protocol import Endpoint
 from shared.errors import (
     BackendBusyError,
+    BackendFailedError,
     BackendRefusedError,
     BackendUnavailableError,
     NotFoundError,
@@ -22,7 +24,7 @@ from shared.errors import (
 )
 
 RECORDINGS = json.loads((Path(__file__).parents[1] / "samples" / "recordings.json").read_text())
-ENDPOINTS = [value for value in vars(protocol).values() if isinstance(value, Endpoint)]
+ENDPOINTS = [value for value in vars(endpoints).values() if isinstance(value, Endpoint)]
 
 
 def endpoint_of(recording: dict[str, Any]) -> Endpoint[Any] | None:
@@ -35,6 +37,7 @@ def endpoint_of(recording: dict[str, Any]) -> Endpoint[Any] | None:
     return None
 
 
+JSON = {"content-type": "application/json"}
 KNOWN = [(recording, endpoint) for recording in RECORDINGS if (endpoint := endpoint_of(recording))]
 
 
@@ -45,7 +48,7 @@ def body_of(recording: dict[str, Any]) -> bytes:
 
 def test_the_recordings_cover_every_endpoint_but_the_one_that_was_never_written() -> None:
     uncovered = {endpoint.route for endpoint in ENDPOINTS} - {endpoint.route for _, endpoint in KNOWN}
-    assert uncovered == {protocol.EXECUTE_FILE.route, protocol.FILE_RUN.route}
+    assert uncovered == {endpoints.EXECUTE_FILE.route, endpoints.FILE_RUN.route}
     assert len(KNOWN) > 70
 
 
@@ -53,13 +56,13 @@ def test_the_recordings_cover_every_endpoint_but_the_one_that_was_never_written(
 def test_every_recording_decodes(recording: dict[str, Any], endpoint: Endpoint[Any]) -> None:
     status = recording["status"]
     if status < 300:
-        assert isinstance(protocol.decode(endpoint, status, {}, body_of(recording)), BaseModel)
+        assert isinstance(protocol.decode(endpoint, status, JSON, body_of(recording)), BaseModel)
         return
     expected = {401: UnauthorizedError, 404: NotFoundError}.get(
-        status, BackendRefusedError if status < 500 else BackendUnavailableError
+        status, BackendRefusedError if 400 <= status < 500 else BackendFailedError
     )
     with pytest.raises(expected) as caught:
-        protocol.decode(endpoint, status, {}, body_of(recording))
+        protocol.decode(endpoint, status, JSON, body_of(recording))
     assert type(caught.value) is expected
 
 
@@ -110,7 +113,7 @@ def test_anything_is_a_model_or_a_typed_error(
 @pytest.mark.parametrize("status", [408, 425, 429, 503])
 def test_busy_says_when(status: int) -> None:
     with pytest.raises(BackendBusyError) as caught:
-        protocol.decode(protocol.EXECUTE_FILE, status, {"retry-after": "7"}, b"")
+        protocol.decode(endpoints.EXECUTE_FILE, status, {"retry-after": "7"}, b"")
     assert caught.value.retry_after == 7
 
 
@@ -132,7 +135,7 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | No
 
 
 def test_requests_carry_tenant_and_key_and_omit_nulls() -> None:
-    request = protocol.FILE_STATUS({"status": "ERROR", "error_message": None}, file_execution_id="../a b")
+    request = endpoints.FILE_STATUS({"status": "ERROR", "error_message": None}, file_execution_id="../a b")
     assert request.path == "v1/file-execution/..%2Fa%20b/status/"
     assert request.json == {"status": "ERROR"}
     assert request.headers("k", "org")["X-Organization-ID"] == "org"

@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from config.queue_routing import DEAD_LETTERS
 from config.workers import orchestration_of
 from file_processing.tasks import process_file_batch
+from shared.backend_models import FileRun
 from shared.errors import (
     BackendBusyError,
     BackendRefusedError,
@@ -16,7 +17,7 @@ from shared.errors import (
     NotFoundError,
     PayloadError,
 )
-from shared.models import FileHash, FileRun, Status
+from shared.models import FileHash, Status
 from shared.orchestration import fan_out
 from shared.task import HandBack
 from tests.fakes import FakeApp, completed, request, settings

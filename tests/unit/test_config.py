@@ -3,12 +3,15 @@
 from dataclasses import fields
 from pathlib import Path
 
+import certifi
 import pytest
 
-from shared.config import Secret, Settings, SettingsError
+from shared.config import Settings
+from shared.variables import Secret, SettingsError
 from tests.fakes import ENVIRONMENT, settings
 
 KEY = "correct-horse-battery-staple"
+CERTIFICATE = certifi.where()
 OTHER = {
     "ENVIRONMENT": "staging",
     "LOG_LEVEL": "DEBUG",
@@ -24,6 +27,19 @@ OTHER = {
     "CACHE_REDIS_DB": "3",
     "CACHE_REDIS_USERNAME": "worker",
     "CACHE_REDIS_PASSWORD": "p@ss/word",
+    "INTERNAL_API_CONNECT_TIMEOUT": "2",
+    "INTERNAL_API_READ_TIMEOUT": "7",
+    "INTERNAL_API_MAX_RESPONSE_BYTES": "2048",
+    "INTERNAL_API_SLOW_REQUESTS": "3",
+    "INTERNAL_API_CA_BUNDLE": CERTIFICATE,
+    "INTERNAL_API_CLIENT_CERT": CERTIFICATE,
+    "INTERNAL_API_CLIENT_KEY": CERTIFICATE,
+    "CIRCUIT_BREAKER_FAILURE_THRESHOLD": "6",
+    "CIRCUIT_BREAKER_FAILURE_RATE": "0.75",
+    "CIRCUIT_BREAKER_MINIMUM_VOLUME": "20",
+    "CIRCUIT_BREAKER_WINDOW": "15",
+    "CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "90",
+    "TASK_DEADLINE_SECONDS": "120",
     "MAX_PARALLEL_FILE_BATCHES": "9",
     "BATCH_SLICE_SECONDS": "45",
     "FILE_DEADLINE_SECONDS": "100",

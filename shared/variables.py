@@ -1,0 +1,168 @@
+"""Variables of the environment as typed values: what `Settings` is made of.
+
+A parser takes the stripped text and raises ValueError; its docstring says what it expects, and is what the user reads.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+
+class SettingsError(Exception):
+    """The environment does not make valid settings; the message has one line for every mistake."""
+
+
+class Secret:
+    """A value that never shows itself. `reveal()` is the only way to it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one place that sends it."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "***" if self._value else "(empty)"
+
+
+def text(raw: str) -> str:
+    """text"""
+    return raw
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers within bounds."""
+
+    def parse(raw: str) -> int:
+        value = int(raw)
+        if not low <= value <= high:
+            raise ValueError
+        return value
+
+    parse.__doc__ = f"a whole number from {low} to {high}"
+    return parse
+
+
+def number(low: float, high: float, unit: str = "of seconds ") -> Callable[[str], float]:
+    """A parser of numbers within bounds, of seconds unless told otherwise."""
+
+    def parse(raw: str) -> float:
+        value = float(raw)
+        if not math.isfinite(value) or not low <= value <= high:
+            raise ValueError
+        return value
+
+    parse.__doc__ = f"a number {unit}from {low:g} to {high:g}"
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A parser of a few words."""
+
+    def parse(raw: str) -> str:
+        if raw not in choices:
+            raise ValueError
+        return raw
+
+    parse.__doc__ = "one of " + ", ".join(choices)
+    return parse
+
+
+def api_address(raw: str) -> str:
+    """an http or https address that ends in /internal, without user or query"""
+    parts = urlsplit(raw.rstrip("/"))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.endswith("/internal"):
+        raise ValueError
+    if parts.username or parts.query or parts.fragment or parts.port == 0:
+        raise ValueError
+    return raw.rstrip("/")
+
+
+def api_key(raw: str) -> Secret:
+    """printable ASCII characters without blanks, as an HTTP header can hold them"""
+    if not (raw.isascii() and raw.isprintable()) or " " in raw:
+        raise ValueError
+    return Secret(raw)
+
+
+def broker_address(raw: str) -> Secret:
+    """an address that starts with amqp://, amqps://, redis:// or rediss://"""
+    parts = urlsplit(raw)
+    if parts.scheme not in {"amqp", "amqps", "redis", "rediss"} or parts.port == 0:
+        raise ValueError
+    return Secret(raw)
+
+
+def pem_file(raw: str) -> str:
+    """the path of a readable PEM file"""
+    try:
+        found = b"-----BEGIN " in Path(raw).read_bytes()
+    except OSError as error:
+        raise ValueError(raw) from error
+    if not found:
+        raise ValueError
+    return raw
+
+
+_UNSHOWN = (Secret, api_key, broker_address, api_address)
+
+
+def var(
+    name: str,
+    parse: Callable[[str], Any],
+    about: str,
+    default: str | None = None,
+    *,
+    optional: bool = False,
+) -> Any:
+    """A field of `Settings`: its variable, how it is read, what it is, and its value where it is not set.
+
+    An optional one may stay unset, and is then None, or an empty value of its type where `default` is "".
+    """
+    return field(metadata={"name": name, "parse": parse, "about": about, "default": default, "optional": optional})
+
+
+def read(spec: Mapping[str, Any], environ: Mapping[str, str] | None) -> Any:
+    """The value of one field, from the environment or from the mapping given.
+
+    Raises:
+        SettingsError: it is missing or wrong; with the variable's name and what was expected.
+    """
+    source = os.environ if environ is None else environ
+    name, parse = spec["name"], spec["parse"]
+    raw = source.get(name, "").strip() or _from_file(name, source) or spec["default"]
+    if not raw and spec["optional"]:
+        return None if raw is None else parse(raw)
+    if not raw:
+        raise SettingsError(f"{name} is not set: {spec['about']}")
+    try:
+        return parse(raw)
+    except ValueError:
+        shown = "its value" if parse in _UNSHOWN else repr(raw)
+        raise SettingsError(f"{name} must be {parse.__doc__}; {shown} is not") from None
+
+
+def _from_file(name: str, source: Mapping[str, str]) -> str:
+    path = source.get(f"{name}_FILE", "").strip()
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE names {path}, which cannot be read: {error}") from error

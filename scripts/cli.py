@@ -2,6 +2,7 @@
 
 import click
 
+from scripts.commands.check import check
 from scripts.commands.demo import demo
 from scripts.commands.run import run
 
@@ -13,4 +14,5 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(check)
 main.add_command(demo)

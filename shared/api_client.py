@@ -196,7 +196,9 @@ class InternalAPIClient:
         self, request: Request[M], prepared: Mapping[str, Any], deadline: Deadline
     ) -> tuple[int, dict[str, str], bytes]:
         settings, endpoint = self._settings, request.endpoint
-        patience = settings.backend_read if endpoint.group is RouteGroup.RECORDS else settings.backend_timeout
+        patience = settings.backend_timeout
+        if endpoint.group is RouteGroup.RECORDS:
+            patience = min(patience, settings.backend_read)
         allotted = deadline.cut(patience)
         timeout = httpx.Timeout(allotted, connect=deadline.cut(settings.backend_connect), pool=deadline.remaining)
         try:

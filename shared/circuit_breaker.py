@@ -80,9 +80,10 @@ class _Window:
         if outcome is Outcome.DEAD:
             current.dead += 1
             self._silence.append(now)
-        else:
-            self._silence.clear()
-            current.doubtful[tenant] += outcome is Outcome.DOUBTFUL
+            return
+        self._silence.clear()
+        if outcome is Outcome.DOUBTFUL:
+            current.doubtful[tenant] += 1
 
     def fails(self, now: float) -> bool:
         policy = self._policy

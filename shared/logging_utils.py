@@ -29,7 +29,9 @@ def configure_logging(level: str, log_format: str) -> None:
         log_format: json, console, or auto (console on a terminal, else json).
     """
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(default=str)
+    # Plain: where rich is installed, structlog would print the local variables of every frame, and the key is one.
+    readable = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = readable if console else structlog.processors.JSONRenderer(default=str)
     last = [renderer] if console else [structlog.processors.format_exc_info, renderer]
     structlog.configure(
         processors=[

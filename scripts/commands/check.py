@@ -1,0 +1,15 @@
+"""`workers check`: is everything there that a worker needs."""
+
+import click
+
+from scripts.commands.processes import become
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def check() -> None:
+    """Look at the configuration, the backend, the broker and the state store, and say what is wrong.
+
+    Asks the backend with the key, and broker and state store as a worker would, over fresh connections. Exits 1 if
+    anything is wrong.
+    """
+    become("shared.check", [])

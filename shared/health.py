@@ -12,7 +12,13 @@ from kombu.connection import Connection
 
 from shared.api_client import InternalAPIClient
 from shared.config import Settings
-from shared.errors import BackendFailedError, BackendRefusedError, BackendUnavailableError, UnauthorizedError, WorkerError
+from shared.errors import (
+    BackendFailedError,
+    BackendRefusedError,
+    BackendUnavailableError,
+    UnauthorizedError,
+    WorkerError,
+)
 from shared.execution_state import redis_client
 
 _SEE_LOG = "see the backend's log"

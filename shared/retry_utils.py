@@ -17,6 +17,8 @@ T = TypeVar("T")
 def jittered(first: float, attempt: int, cap: float) -> float:
     """Seconds to wait after that attempt (1 for the first): doubled each time, capped, full jitter.
 
+    Sixty doublings exceed any cap, and are far from what a float cannot hold.
+
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     return random.uniform(0, min(cap, first * 2.0 ** min(attempt - 1, 60)))  # noqa: S311 # spreads load, guards nothing
@@ -63,18 +65,23 @@ class RetryPolicy:
         return state.attempt_number >= self.attempts or wait > self.longest_wait or wait >= deadline.remaining
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
+        error = _error_of(state)
         wait = jittered(self.first_wait, state.attempt_number, self.longest_wait)
         if isinstance(error, BackendBusyError) and error.retry_after is not None:
             return error.retry_after + wait
         return wait
 
     def _announce(self, state: tenacity.RetryCallState) -> None:
-        self.before_wait(state.outcome.exception() if state.outcome else None, state.upcoming_sleep)
+        self.before_wait(_error_of(state), state.upcoming_sleep)
 
     def _pause(self, seconds: float, deadline: Deadline) -> None:
         with deadline.step("waiting to send again"):
             self.sleep(seconds)
+
+
+def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
+    # For tenacity's types alone: when a wait is computed, there is an outcome, and it is an error.
+    return state.outcome.exception() if state.outcome else None
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ BLOCKS = [
     block.strip().splitlines() for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
 ]
 FIRST = ["uv run workers demo", "uv run pytest"]
+CHECK = "uv run workers check"
 # The workers of `uv run` start the same way without it; with it, the environment would be made again each time.
 UV_RUN = "uv run "
 
@@ -28,7 +30,7 @@ def worker_commands() -> list[tuple[str, str]]:
     for line in (line for block in BLOCKS for line in block):
         if line.startswith("cd "):
             folder = line.removeprefix("cd ")
-        elif line.startswith(UV_RUN) and line not in FIRST:
+        elif line.startswith(UV_RUN) and line not in {*FIRST, CHECK}:
             found.append((folder, line.removeprefix(UV_RUN)))
     return found
 
@@ -38,7 +40,7 @@ def test_the_two_commands_come_first() -> None:
 
 
 def test_every_line_is_known_to_these_tests() -> None:
-    known = {f"{UV_RUN}{command}" for _, command in worker_commands()} | set(FIRST)
+    known = {f"{UV_RUN}{command}" for _, command in worker_commands()} | {*FIRST, CHECK}
     rest = [line for block in BLOCKS for line in block if line not in known]
     assert all(line.startswith(("export ", "cd ")) for line in rest)
 
@@ -65,3 +67,14 @@ def test_a_worker_command_runs_a_worker(folder: str, command: str) -> None:
         stack.wait_until_ready()
         stack.start("shown", [own(program), *arguments], cwd=str(ROOT / folder))
         stack.wait_until_ready()
+
+
+def test_the_check_finds_a_whole_stack_well() -> None:
+    assert [CHECK] in BLOCKS
+    program, *arguments = shlex.split(CHECK.removeprefix(UV_RUN))
+    with Stack() as stack:
+        stack.start_redis()
+        stack.start_backend()
+        stack.wait_until_ready()
+        ran = subprocess.run([own(program), *arguments], env=stack.environment(), capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stdout

@@ -101,6 +101,18 @@ def test_one_answer_among_the_silence_leaves_it_to_the_rate(sign_of_life: Outcom
     assert circuit.hear([DEAD]).is_open
 
 
+def test_a_silence_exactly_as_long_as_the_window_counts() -> None:
+    assert Circuit(window=36).hear([DEAD] * 10, every=4.0).is_open
+
+
+def test_it_is_probed_from_the_very_end_of_its_open_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: (low + high) / 2)
+    circuit = opened()
+    circuit.clock.now += 60
+    send(circuit.breaker, ALIVE)
+    assert circuit.breaker.state == "closed"
+
+
 def test_silence_spread_over_more_than_the_window_proves_nothing() -> None:
     assert not Circuit().hear([DEAD] * 30, every=3.4).is_open
     assert Circuit().hear([DEAD] * 30, every=3.0).is_open
@@ -198,7 +210,7 @@ def test_while_open_nothing_is_sent_and_the_error_says_how_long() -> None:
     circuit = opened()
     sent: list[int] = []
     circuit.clock.now += 10
-    with pytest.raises(CircuitOpenError) as caught:
+    with pytest.raises(CircuitOpenError, match=r"^the backend did not answer before, and is not asked now$") as caught:
         circuit.breaker.call(lambda: sent.append(1), "a")
     assert sent == []
     assert 44 <= caught.value.retry_after <= 56
@@ -263,7 +275,7 @@ def test_one_probe_goes_and_the_rest_are_told_to_look_again_soon() -> None:
 
     def others() -> None:
         for _ in range(5):
-            with pytest.raises(CircuitOpenError) as caught:
+            with pytest.raises(CircuitOpenError, match=r"^the backend is being probed by another request$") as caught:
                 send(circuit.breaker, ALIVE)
             assert caught.value.retry_after == 1
 

@@ -133,6 +133,14 @@ def test_a_wait_that_would_not_leave_time_to_send_is_not_begun() -> None:
     assert run(Sends(BackendBusyError("busy", 5.0), "answer"), Time(), seconds=6.1)[0] == "answer"
 
 
+def test_the_bounds_belong_to_what_is_still_waited_and_to_what_is_not() -> None:
+    longest = Sends(BackendBusyError("busy", 10.0), "answer")
+    assert run(longest, Time(), first_wait=0)[0] == "answer"
+    to_the_end = Sends(BackendBusyError("busy", 5.0), "answer")
+    with pytest.raises(BackendBusyError):
+        run(to_the_end, Time(), seconds=5, first_wait=0)
+
+
 def test_the_waits_are_charged_to_the_deadline() -> None:
     time = Time()
     _, deadline = run(Sends(BackendBusyError("busy", 3.0), "answer"), time)

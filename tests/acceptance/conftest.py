@@ -10,7 +10,12 @@ from sandbox.stack import FOUR, Stack
 
 Fleet = tuple[Stack, Driver]
 # Small enough that slices, polls and 202 answers all happen within a test.
-QUICK = {"BATCH_SLICE_SECONDS": "2", "INTERNAL_API_TIMEOUT": "1.9", "INTERNAL_API_RETRY_BACKOFF_FACTOR": "0.05"}
+QUICK = {
+    "BATCH_SLICE_SECONDS": "2",
+    "INTERNAL_API_TIMEOUT": "1.9",
+    "INTERNAL_API_RETRY_BACKOFF_FACTOR": "0.05",
+    "CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "1",
+}
 BACKEND = {"SANDBOX_TOOL_WAIT_SECONDS": "0.3"}
 
 
@@ -29,7 +34,7 @@ def start_fleet() -> Iterator[Callable[..., Fleet]]:
             stack = held.enter_context(Stack(broker_url))
             stack.start_redis()
             stack.start_backend(**BACKEND)
-            stack.start_workers(*(profiles or FOUR), **QUICK, **settings)
+            stack.start_workers(*(profiles or FOUR), **QUICK | settings)
             stack.wait_until_ready()
             return stack, held.enter_context(Driver(stack))
 

@@ -60,8 +60,10 @@ class FakeBackend:
     tools_are_valid: bool = True
     stopped_meanwhile: bool = False
     accepted: dict[str, str] = field(default_factory=dict)
+    deadlines: list[Deadline] = field(default_factory=list)
 
-    def until(self, _deadline: Deadline) -> "FakeBackend":
+    def until(self, deadline: Deadline) -> "FakeBackend":
+        self.deadlines.append(deadline)
         return self
 
     def _called(self, name: str) -> None:

@@ -147,6 +147,21 @@ def test_a_file_that_takes_longer_than_a_file_may_ends_in_error() -> None:
     assert app.backend.files == {"fe-a.txt": "ERROR", "fe-b.txt": "COMPLETED"}
 
 
+def test_a_file_whose_time_ends_while_the_tools_run_says_where_it_went() -> None:
+    app, batch, headers = app_with("a.txt", FILE_DEADLINE_SECONDS="60")
+    app.state.file_started("ex", "0/0/a.txt", time.time() - 59.7)
+    app.backend.plans = {"a.txt": [running(poll_after=9)] * 2}
+    result = process(app.call(**headers), batch)
+    assert result["errors"] == {"a.txt": "the file ran out of time: waiting for the tools took 0.3 s"}
+
+
+def test_the_tools_are_asked_by_the_sooner_of_the_files_and_the_deliverys_deadline() -> None:
+    for seconds, expected in (("60", "the file"), ("3600", "task")):
+        app, batch, headers = app_with("a.txt", FILE_DEADLINE_SECONDS=seconds)
+        process(app.call(**headers), batch)
+        assert [deadline.what for deadline in app.backend.deadlines] == [expected]
+
+
 def test_a_batch_of_another_publisher_is_processed_and_returned() -> None:
     app, batch, _ = app_with("a.txt")
     batch["files"] = [{"file_name": "b.txt", "source_connection_type": "FILESYSTEM"}]

@@ -80,11 +80,11 @@ def install(resources: Resources) -> None:
         said = settings.log_level if loglevel == logging.WARNING else logging.getLevelName(loglevel)
         configure_logging(said, settings.log_format)
 
-    def count_slots(sender: Any, **_: Any) -> None:
-        resources.slots = max(sender.concurrency, sender.max_concurrency or 0)
+    def count_slots(instance: Any, **_: Any) -> None:
+        resources.slots = instance.max_concurrency or instance.concurrency
 
     def say_ready(sender: Any, **_: Any) -> None:
-        log.info("worker_ready", node=sender.hostname, **settings.describe())
+        log.info("worker_ready", node=sender.hostname, slots=resources.slots, **settings.describe())
 
     def stop(**_: Any) -> None:
         resources.stopping.set()
@@ -94,7 +94,7 @@ def install(resources: Resources) -> None:
 
     # A receiver keeps Celery from taking over the root logger.
     signals.setup_logging.connect(set_up_logging, weak=False)
-    signals.worker_init.connect(count_slots, weak=False)
+    signals.celeryd_after_setup.connect(count_slots, weak=False)
     signals.worker_ready.connect(say_ready, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     signals.worker_shutdown.connect(close, weak=False)

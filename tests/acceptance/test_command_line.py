@@ -136,6 +136,20 @@ def test_a_worker_starts_in_its_own_folder(name: str, tmp_path: Path) -> None:
     assert f".> {queue}" in log
 
 
+@pytest.mark.parametrize(
+    ("options", "slots"), [((), 16), (("--concurrency", "3"), 3), (("--autoscale", "5,2", "--pool", "prefork"), 5)]
+)
+def test_a_process_knows_how_many_tasks_it_runs_at_once(options: tuple[str, ...], slots: int) -> None:
+    """Its connections to the backend are as many."""
+    with Stack() as stack:
+        stack.start_redis()
+        stack.start("run", [str(BIN / "workers"), "run", "file_processing", *options])
+        stack.wait_until_ready()
+        log = stack.parts["run"].log.read_text()
+    assert f'"slots": {slots},' in log
+    assert '"level": "error"' not in log
+
+
 def test_workers_run_becomes_the_worker() -> None:
     with Stack() as stack:
         stack.start_redis()

@@ -37,6 +37,7 @@ def mutmut(folder: Path, *arguments: str) -> str:
 @pytest.mark.matrix
 @pytest.mark.timeout(600)
 def test_every_change_of_breaker_and_retry_policy_is_noticed(tmp_path: Path) -> None:
+    pytest.importorskip("mutmut", reason="it is in a group of its own: uv run --group mutation pytest -m matrix")
     for name in ("shared", "monitoring", "config"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests").mkdir()

@@ -9,9 +9,10 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import httpcore
 import httpx
@@ -29,7 +30,7 @@ from shared import endpoints
 from shared.api_executions import ExecutionsAPI
 from shared.api_platform import PlatformAPI
 from shared.backend_models import Health
-from shared.backend_protocol import Request, RouteGroup
+from shared.backend_protocol import Endpoint, Request, RouteGroup
 from shared.backpressure import Gate
 from shared.circuit_breaker import BreakerPolicy, CircuitBreaker, Outcome
 from shared.config import Settings
@@ -45,7 +46,7 @@ from shared.errors import (
     WorkerError,
 )
 from shared.logging_utils import get_logger
-from shared.network import BoundedNetwork
+from shared.network import BoundedNetwork, Pool
 from shared.retry_utils import RetryPolicy
 
 M = TypeVar("M", bound=BaseModel)
@@ -54,8 +55,8 @@ log = get_logger(__name__)
 
 _KEPT_ALIVE_SECONDS = 15.0
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
-_HIDDEN = "***"
-_READ = ("content-type", "retry-after", "location")
+_HIDDEN = b"***"
+_READ = frozenset({b"content-type", b"retry-after", b"location"})
 
 
 class OrganizationAPI(ExecutionsAPI, PlatformAPI):
@@ -81,7 +82,7 @@ class InternalAPIClient:
     ) -> None:
         self._settings = settings
         key = settings.backend_key.reveal()
-        self._key_forms = {key, json.dumps(key)[1:-1], html.escape(key)}
+        self._key_forms = {form.encode() for form in (key, json.dumps(key)[1:-1], html.escape(key))}
         policy = RetryPolicy(
             settings.backend_attempts, settings.backend_backoff, sleep=sleep, before_wait=_say_what_is_repeated
         )
@@ -91,9 +92,9 @@ class InternalAPIClient:
         self._breakers = {group: _breaker(settings, group) for group in RouteGroup}
         self._network = BoundedNetwork()
         self._slots = slots
+        self._base = f"{settings.backend_url}/"
         self._http = httpx.Client(
-            base_url=f"{settings.backend_url}/",
-            transport=transport or _Transport(_pool(settings, slots, self._network)),
+            transport=transport or _Transport(Pool(self._network, _tls(settings), slots, _KEPT_ALIVE_SECONDS)),
             follow_redirects=False,  # a redirect would carry the key to wherever it points
             trust_env=False,  # a proxy of the environment must not see the key
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one tenant's must not go with another's
@@ -142,14 +143,15 @@ class InternalAPIClient:
         asked = str(request.endpoint)
         seconds = self._settings.backend_timeout
         deadline = within.within(seconds, asked) if within is not None else Deadline.after(seconds, asked)
-        prepared = self._prepare(request, organization_id)
+        headers = request.headers(self._settings.backend_key.reveal(), organization_id)
+        sent = _Sent(request.endpoint, f"{self._base}{request.target}", headers, request.content())
         policy = self._repeated if request.repeatable else self._once
         attempts = 0
 
         def send() -> M:
             nonlocal attempts
             attempts += 1
-            return self._attempt(request, prepared, organization_id or "", deadline)
+            return self._attempt(sent, organization_id or "", deadline)
 
         try:
             return policy.run(send, deadline)
@@ -161,51 +163,54 @@ class InternalAPIClient:
             if attempts > 1:
                 BACKEND_RETRIES.labels(request.endpoint.route).inc(attempts - 1)
 
-    def _prepare(self, request: Request[M], organization_id: str | None) -> dict[str, Any]:
-        return {
-            "method": request.endpoint.method,
-            "url": request.target,
-            "content": request.content(),
-            "headers": request.headers(self._settings.backend_key.reveal(), organization_id),
-        }
-
-    def _attempt(self, request: Request[M], prepared: Mapping[str, Any], tenant: str, deadline: Deadline) -> M:
-        group = request.endpoint.group
+    def _attempt(self, sent: "_Sent[M]", tenant: str, deadline: Deadline) -> M:
+        group = sent.endpoint.group
         try:
             with self._gates[group].passing(deadline):
-                return self._breakers[group].call(lambda: self._send(request, prepared, deadline), tenant)
+                return self._breakers[group].call(lambda: self._send(sent, deadline), tenant)
         except CircuitOpenError:
-            BACKEND_REQUESTS.labels(request.endpoint.route, "circuit_open").inc()
-            raise
-        except BackendBusyError as busy:
-            self._gates[group].pause(busy.retry_after or 0)
+            BACKEND_REQUESTS.labels(sent.endpoint.route, "circuit_open").inc()
             raise
 
-    def _send(self, request: Request[M], prepared: Mapping[str, Any], deadline: Deadline) -> M:
-        endpoint, outcome, begun = request.endpoint, "no_answer", time.perf_counter()
+    def _send(self, sent: "_Sent[M]", deadline: Deadline) -> M:
+        endpoint, outcome, begun = sent.endpoint, "no_answer", time.perf_counter()
         try:
             with deadline.step(str(endpoint)):
-                status, headers, body = self._exchange(request, prepared, deadline)
+                status, headers, body = self._exchange(sent, deadline)
             outcome = f"{status // 100}xx"
             return protocol.decode(endpoint, status, headers, body)
         finally:
             BACKEND_REQUESTS.labels(endpoint.route, outcome).inc()
             BACKEND_SECONDS.labels(endpoint.route).observe(time.perf_counter() - begun)
 
-    def _exchange(
-        self, request: Request[M], prepared: Mapping[str, Any], deadline: Deadline
-    ) -> tuple[int, dict[str, str], bytes]:
-        settings, endpoint = self._settings, request.endpoint
+    def _exchange(self, sent: "_Sent[M]", deadline: Deadline) -> tuple[int, dict[str, str], bytes]:
+        settings, endpoint = self._settings, sent.endpoint
         patience = settings.backend_timeout
         if endpoint.group is RouteGroup.RECORDS:
             patience = min(patience, settings.backend_read)
-        allotted = deadline.cut(patience)
-        timeout = httpx.Timeout(allotted, connect=deadline.cut(settings.backend_connect), pool=deadline.remaining)
+        attempt = deadline.within(patience, str(endpoint))
+        allotted = attempt.remaining
+        times = {
+            "connect": attempt.cut(settings.backend_connect),
+            "read": allotted,
+            "write": allotted,
+            "pool": allotted,
+        }
         try:
-            with self._network.until(deadline):
-                answer = self._http.send(self._http.build_request(**prepared, timeout=timeout), stream=True)
+            with self._network.until(attempt):
+                # Not by the client's build_request, which parses the address twice and merges headers we have whole.
+                answer = self._http.send(
+                    httpx.Request(
+                        endpoint.method,
+                        sent.url,
+                        headers=sent.headers,
+                        content=sent.content,
+                        extensions={"timeout": times},
+                    ),
+                    stream=True,
+                )
                 try:
-                    return self._read(request, answer)
+                    return self._read(endpoint, answer)
                 finally:
                     answer.close()
         except httpx.PoolTimeout as error:
@@ -216,31 +221,40 @@ class InternalAPIClient:
             kind = BackendUnavailableError if cut_short else BackendUnreachableError
             raise kind(f"{endpoint}: {type(error).__name__}: {error}") from error
 
-    def _read(self, request: Request[M], answer: httpx.Response) -> tuple[int, dict[str, str], bytes]:
-        headers = {name: self._without_key(answer.headers[name]) for name in _READ if name in answer.headers}
-        if answer.headers.get("content-encoding", "identity") != "identity":
-            raise BackendFailedError(f"{request.endpoint} was answered in an encoding that was not asked for")
+    def _read(self, endpoint: Endpoint[M], answer: httpx.Response) -> tuple[int, dict[str, str], bytes]:
+        said = {name.lower(): value for name, value in answer.headers.raw}
+        if said.get(b"content-encoding", b"identity") != b"identity":
+            raise BackendFailedError(f"{endpoint} was answered in an encoding that was not asked for")
         largest = self._settings.backend_largest
-        size, body = int(answer.headers.get("content-length", 0)), bytearray()
+        size, body = int(said.get(b"content-length", 0)), bytearray()
         chunks = answer.iter_bytes()
         while size <= largest and (chunk := next(chunks, None)) is not None:
             body += chunk
             size = max(size, len(body))
         if size > largest:
             raise AnswerTooLargeError(
-                f"{request.endpoint} was answered with more than the {largest} bytes that are read: "
+                f"{endpoint} was answered with more than the {largest} bytes that are read: "
                 "INTERNAL_API_MAX_RESPONSE_BYTES may be raised"
             )
-        said = bytes(body)
-        if not answer.is_success:
-            said = self._without_key(said.decode("latin-1")).encode("latin-1")
-        return answer.status_code, headers, said
+        headers = {name.decode(): self._without_key(said[name]).decode("latin-1") for name in _READ & said.keys()}
+        whole = bytes(body)
+        return answer.status_code, headers, whole if answer.is_success else self._without_key(whole)
 
-    def _without_key(self, said: str) -> str:
+    def _without_key(self, said: bytes) -> bytes:
         """An answer may repeat what was sent, as debug pages do; what we say of it must not."""
         for form in self._key_forms:
             said = said.replace(form, _HIDDEN)
         return said
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent(Generic[M]):
+    """A request as it goes over the network, as often as it goes."""
+
+    endpoint: Endpoint[M]
+    url: str
+    headers: Mapping[str, str]
+    content: bytes | None
 
 
 def _say_what_is_repeated(error: BaseException | None, seconds: float) -> None:
@@ -282,24 +296,15 @@ class _Transport(httpx.HTTPTransport):
         self._pool = pool
 
 
-def _pool(settings: Settings, slots: int, network: BoundedNetwork) -> httpcore.ConnectionPool:
-    return httpcore.ConnectionPool(
-        ssl_context=_tls(settings),
-        max_connections=slots,
-        max_keepalive_connections=slots,
-        keepalive_expiry=_KEPT_ALIVE_SECONDS,
-        retries=0,  # there is one layer of retries here, above the breaker
-        network_backend=network,
-    )
-
-
 def _tls(settings: Settings) -> ssl.SSLContext:
     """Whom we trust: httpx's public authorities, or those of INTERNAL_API_CA_BUNDLE alone."""
     if settings.backend_url.startswith("http:"):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # never used; loading authorities takes time and memory
-    context = httpx.create_ssl_context(trust_env=False)
-    if settings.backend_ca:
-        context = ssl.create_default_context(cafile=settings.backend_ca)
+    context = (
+        ssl.create_default_context(cafile=settings.backend_ca)
+        if settings.backend_ca
+        else httpx.create_ssl_context(trust_env=False)
+    )
     if settings.backend_client_cert:
         context.load_cert_chain(settings.backend_client_cert, settings.backend_client_key)
     return context

@@ -39,7 +39,13 @@ _GATEWAY = frozenset({502, 503, 504})  # what a proxy says when nobody answers b
 _UNPROVEN = 503
 _SHOWN = 300
 _LONGEST_ID = 512
+_LONGEST_TARGET = 8_192  # httpx refuses 65536 with an error that is not of our tree, and servers much less with a 400
 _SAFE_METHODS = frozenset({"GET", "PUT"})
+
+
+def without_none(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that have a value: optional ones are left out, since a null is answered 400 (contract section 2)."""
+    return {name: value for name, value in body.items() if value is not None}
 
 
 class RouteGroup(StrEnum):
@@ -83,7 +89,7 @@ class Endpoint(Generic[M]):
             if not value.strip() or len(value) > _LONGEST_ID or value in {".", ".."}:
                 raise PayloadError(f"{value[:40]!r} cannot be the {name} of a request")
         path = self.route.format_map({name: quote(value, safe="", errors="replace") for name, value in ids.items()})
-        body = None if json is None else {name: value for name, value in json.items() if value is not None}
+        body = None if json is None else without_none(json)
         return Request(self, path, body)
 
     def __str__(self) -> str:
@@ -116,9 +122,16 @@ class Request(Generic[M]):
 
     @property
     def target(self) -> str:
-        """Path and query, below the base address."""
-        query = {name: value for name, value in (self.query or {}).items() if value is not None}
-        return f"{self.path}?{urlencode(query, errors='replace')}" if query else self.path
+        """Path and query, below the base address.
+
+        Raises:
+            PayloadError: it is longer than anyone takes.
+        """
+        query = without_none(self.query or {})
+        found = f"{self.path}?{urlencode(query, errors='replace')}" if query else self.path
+        if len(found) > _LONGEST_TARGET:
+            raise PayloadError(f"the address of a {self.endpoint} would be {len(found)} characters long")
+        return found
 
     def content(self) -> bytes | None:
         """The body: JSON in ASCII, since the text in messages need not be valid Unicode.
@@ -130,7 +143,7 @@ class Request(Generic[M]):
             return None
         try:
             return json.dumps(self.json, separators=(",", ":"), allow_nan=False).encode("ascii")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise PayloadError(f"the body of {self.endpoint} cannot be JSON: {error}") from error
 
     def headers(self, key: str, organization_id: str | None) -> dict[str, str]:
@@ -143,7 +156,12 @@ class Request(Generic[M]):
             PayloadError: no organization, or none that a header can hold; the backend would not refuse it but answer
                 with somebody's nothing.
         """
-        found = {"Authorization": f"Bearer {key}", "Accept": "application/json", "Accept-Encoding": "identity"}
+        found = {
+            "Authorization": f"Bearer {key}",
+            "User-Agent": "unstract-workers",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+        }
         if self.endpoint.needs_organization:
             found["X-Organization-ID"] = _header_value("organization", organization_id)
         if self.json is not None:
@@ -154,7 +172,9 @@ class Request(Generic[M]):
 
 
 def _header_value(what: str, value: str | None) -> str:
-    if not (value and value.strip() and value.isascii() and value.isprintable()):
+    # Space at an end would be an error of the transport, which counts as an outage of the backend.
+    clean = value and value == value.strip() and value.isascii() and value.isprintable()
+    if not (value and clean and len(value) <= _LONGEST_ID):
         raise PayloadError(f"a call to the internal API needs an {what} of printable ASCII characters")
     return value
 
@@ -219,6 +239,7 @@ def reason(body: bytes) -> str:
         shape.detail,
         shape.error,
         shape.message,
+        shape.errors,
         *(f"{field}: {_flat(said)}" for field, said in extra.items()),
     ):
         if text:
@@ -230,10 +251,13 @@ class _ErrorBody(BaseModel, extra="allow"):
     error: Any = None
     detail: Any = None
     message: Any = None
+    errors: Any = None
 
 
 def _flat(said: Any) -> str:
-    return ", ".join(map(str, said)) if isinstance(said, list) else str(said)
+    if isinstance(said, list):
+        return ", ".join(map(_flat, said))
+    return _flat(said.get("detail") or said.get("error") or str(said)) if isinstance(said, dict) else str(said)
 
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:

@@ -38,41 +38,56 @@ class Gate:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._group, self._room, self._sleep, self._clock = group, room, sleep, clock
-        self._opens_at = 0.0
+        self._opens_at, self._lock = 0.0, threading.Lock()
 
     def pause(self, seconds: float) -> None:
         """Let nobody through for that many seconds, ten at most."""
-        self._opens_at = max(self._opens_at, self._clock() + min(seconds, _LONGEST_PAUSE))
+        with self._lock:
+            self._opens_at = max(self._opens_at, self._clock() + min(seconds, _LONGEST_PAUSE))
 
     @contextmanager
     def passing(self, deadline: Deadline) -> Iterator[None]:
-        """Wait for the end of a pause and for room, and hold the room.
+        """Wait for the end of a pause and for room, and hold the room. Who hears of a pause here, starts it for all.
 
         Raises:
             BackendBusyError: neither came within the deadline; nothing was sent.
         """
-        self._wait_out(deadline)
-        if self._room is None:
+        waited_for = self._enter(deadline)
+        while waited_for < self._opens_at:  # another pause began while we waited, be it for room
+            self._leave()
+            waited_for = self._enter(deadline)
+        try:
             yield
-            return
-        if not self._room.acquire(blocking=False):
+        except BackendBusyError as busy:
+            if busy.retry_after:
+                self.pause(busy.retry_after)  # before the room is another's
+            raise
+        finally:
+            self._leave()
+
+    def _enter(self, deadline: Deadline) -> float:
+        """Wait for the end of the pause, then for room. Returns when the pause ended, by the clock."""
+        opens_at = self._opens_at
+        self._wait_until(opens_at, deadline)
+        if self._room is not None and not self._room.acquire(blocking=False):
             BACKEND_HELD.labels(self._group, "room").inc()
             with deadline.step("waiting for room at the backend"):
                 found = self._room.acquire(timeout=deadline.remaining)
             if not found:
                 raise BackendBusyError(f"no room for another of the {self._group} requests of this process", None)
-        try:
-            yield
-        finally:
-            self._room.release()
+        return opens_at
 
-    def _wait_out(self, deadline: Deadline) -> None:
-        left = self._opens_at - self._clock()
+    def _wait_until(self, opens_at: float, deadline: Deadline) -> None:
+        left = opens_at - self._clock()
         if left <= 0:
             return
         BACKEND_HELD.labels(self._group, "pause").inc()
         if left >= deadline.remaining:
             raise BackendBusyError(f"the backend asked for a pause of its {self._group} requests", left)
         with deadline.step("waiting as the backend asked"):
-            spread = random.uniform(0, min(left, _LONGEST_SPREAD))  # noqa: S311 # spreads load, guards nothing
-            self._sleep(deadline.cut(left + spread))
+            longest = min(left, _LONGEST_SPREAD, deadline.remaining - left)
+            self._sleep(left + random.uniform(0, longest))  # noqa: S311 # spreads load, guards nothing
+
+    def _leave(self) -> None:
+        if self._room is not None:
+            self._room.release()

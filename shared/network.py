@@ -1,8 +1,10 @@
 """TCP for httpcore whose every wait is cut to a deadline: of connecting, of TLS, of each read and each write.
 
 A time-out of httpx bounds one read, not the sum of them: headers that drip, one byte at a time, would never end.
+And a pool that reuses no connection on which more came than was asked for.
 """
 
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import httpcore
 
 from shared.deadline import Deadline
 
-_SHORTEST = 0.001  # 0 would mean: do not wait, and fail in another way
+_WRITTEN_AT_ONCE = 65_536  # bytes: httpcore gives each piece of a write the same time again
 
 
 class BoundedNetwork(httpcore.NetworkBackend):
@@ -35,12 +37,18 @@ class BoundedNetwork(httpcore.NetworkBackend):
         finally:
             self._of_thread.deadline = None
 
-    def cut(self, timeout: float | None) -> float | None:
-        """That many seconds, or what is left to this thread."""
+    def cut(self, timeout: float | None, over: type[httpcore.TimeoutException]) -> float | None:
+        """That many seconds, or what is left to this thread.
+
+        Raises `over` if nothing is left, even where no wait would be needed: who sends without a pause never lets
+        another time-out pass.
+        """
         deadline: Deadline | None = getattr(self._of_thread, "deadline", None)
         if deadline is None:
             return timeout
-        left = max(deadline.remaining, _SHORTEST)
+        left = deadline.remaining
+        if not left:
+            raise over("no time is left")
         return left if timeout is None else min(timeout, left)
 
     def connect_tcp(
@@ -52,8 +60,23 @@ class BoundedNetwork(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         """A connection, as httpcore asks for it."""
-        stream = self._network.connect_tcp(host, port, self.cut(timeout), local_address, socket_options)
-        return _Stream(stream, self)
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in _addresses(host, port):
+            # One by one, since httpcore would give each of them the same time.
+            try:
+                bounded = self.cut(timeout, httpcore.ConnectTimeout)
+                return _Stream(self._network.connect_tcp(address, port, bounded, local_address, socket_options), self)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # the latter for a name that no system could look up
+        raise httpcore.ConnectError(f"{host} cannot be looked up: {error}") from error
+    return [socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0] for *_, address in found]
 
 
 class _Stream(httpcore.NetworkStream):
@@ -61,10 +84,12 @@ class _Stream(httpcore.NetworkStream):
         self._stream, self._network = stream, network
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._network.cut(timeout))
+        return self._stream.read(max_bytes, self._network.cut(timeout, httpcore.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._network.cut(timeout))
+        for begin in range(0, len(buffer), _WRITTEN_AT_ONCE):
+            bounded = self._network.cut(timeout, httpcore.WriteTimeout)
+            self._stream.write(buffer[begin : begin + _WRITTEN_AT_ONCE], bounded)
 
     def close(self) -> None:
         self._stream.close()
@@ -72,7 +97,60 @@ class _Stream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, self._network.cut(timeout)), self._network)
+        try:
+            bounded = self._network.cut(timeout, httpcore.ConnectTimeout)
+        except httpcore.ConnectTimeout:
+            self.close()  # as httpcore's own does: who asked for TLS holds nothing else to close
+            raise
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, bounded), self._network)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+class Pool(httpcore.ConnectionPool):
+    """The connections to one backend, without retries: there is one layer of them, above the breaker."""
+
+    def __init__(self, network: BoundedNetwork, ssl_context: SSLContext, slots: int, kept_alive: float) -> None:
+        self._of_each: dict[str, Any] = {
+            "ssl_context": ssl_context,
+            "keepalive_expiry": kept_alive,
+            "network_backend": network,
+            "retries": 0,
+        }
+        super().__init__(max_connections=slots, max_keepalive_connections=slots, **self._of_each)
+
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.ConnectionInterface:
+        """A connection, as httpcore asks for it."""
+        return _Connection(origin=origin, **self._of_each)
+
+
+class _Connection(httpcore.HTTPConnection):
+    """One that ends with an answer that was longer than it said: the rest would be read as the next tenant's answer."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._claim = threading.Lock()
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        # The pool may give an idle connection to several, of whom one finds it so; nothing is read while it is idle.
+        if not self._claim.acquire(blocking=False):
+            raise httpcore.ConnectionNotAvailable
+        try:
+            if self._connection is not None and not self.is_available():
+                raise httpcore.ConnectionNotAvailable
+            return super().handle_request(request)
+        finally:
+            self._claim.release()
+
+    def is_available(self) -> bool:
+        return super().is_available() and not self._has_surplus()
+
+    def has_expired(self) -> bool:
+        return super().has_expired() or (self.is_idle() and self._has_surplus())
+
+    def _has_surplus(self) -> bool:
+        http11 = self._connection
+        if not isinstance(http11, httpcore.HTTP11Connection):
+            return False
+        return bool(http11._h11_state.trailing_data[0])  # noqa: SLF001 # httpcore does not look, nor let us look

@@ -50,6 +50,17 @@ class RetryPolicy:
         Raises:
             the last error, as it was.
         """
+        try:
+            return send()
+        except BackendUnavailableError as error:
+            failed = [error]
+
+        def again() -> T:
+            if failed:
+                raise failed.pop()
+            return send()
+
+        # Made for what failed once: it costs a twentieth of a request, and few need it.
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
             wait=self._wait,
@@ -58,7 +69,7 @@ class RetryPolicy:
             sleep=lambda seconds: self._pause(seconds, deadline),
             reraise=True,
         )
-        return retrying(send)
+        return retrying(again)
 
     def _used_up(self, state: tenacity.RetryCallState, deadline: Deadline) -> bool:
         wait = state.upcoming_sleep

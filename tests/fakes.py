@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from config.workers import PROFILES, Profile
 from shared.api_client import OrganizationAPI
-from shared.backend_models import Execution, FileExecution, FileRun, ToolInstance
+from shared.backend_models import Execution, FileExecution, FileRun
 from shared.config import Settings
 from shared.deadline import Deadline
 from shared.errors import BackendUnavailableError, NotFoundError, WorkerError
@@ -24,6 +24,7 @@ from shared.models import (
     PipelineStatus,
     Status,
 )
+from shared.platform_models import ToolInstance
 from shared.task import Call, WorkerApp
 
 ENVIRONMENT = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sandbox.stack import wait_for
 from tests.acceptance.conftest import BACKEND, Fleet
-from tests.acceptance.test_executions import documents, events, everything_completed, finish
+from tests.acceptance.test_executions import counts, documents, events, finish
 
 RECOVERY_SECONDS = 2
 OUTAGE_SECONDS = 5.0
@@ -71,7 +71,8 @@ def test_a_dead_backend_is_left_in_peace_and_its_work_waits_in_the_slots(
     (stack.folder / "backend.ready").unlink()
     stack.start_backend(**BACKEND)
     stack.wait_until_ready()
-    everything_completed(driver, deployment, finish(driver, run), sent)
+    # Not how often tools ran: what the backend was at when it died, it begins again.
+    assert counts(finish(driver, run)) == ("COMPLETED", len(sent), len(sent), 0)
 
     # Sixteen slots: ten sends to learn of it, what was on its way meanwhile, and a probe of each group now and then.
     assert len(knocks) <= 10 + 16 + 2 * OUTAGE_SECONDS / RECOVERY_SECONDS

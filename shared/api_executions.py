@@ -5,44 +5,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
+from shared import backend_models as models
 from shared import endpoints
 from shared.api_bound import BoundAPI
-from shared.backend_models import (
-    ActiveFiles,
-    CreatedExecution,
-    Execution,
-    ExecutionRow,
-    FileBatch,
-    FileExecution,
-    FileRun,
-    History,
-    NewExecution,
-    Reservation,
-    StatusUpdate,
-    UpdatedRows,
-)
 from shared.backend_protocol import without_none
 from shared.errors import BackendRefusedError
 from shared.models import Counts, ExecuteOptions, FileData, FileHash, Status
 
 _LONGEST_MESSAGE = 256  # the backend cuts there; contract section 2
 _HELD = 409
-_REMEMBERED = {
-    "file_name",
-    "file_path",
-    "file_hash",
-    "file_size",
-    "mime_type",
-    "provider_file_uuid",
-    "source_connection_type",
-}
+_PLACE = {"file_name", "file_path", "source_connection_type"}
+_CONTENT = {"file_hash", "file_size", "mime_type", "provider_file_uuid"}
 
 
 def _described(file: FileHash) -> dict[str, Any]:
-    return file.model_dump(mode="json", exclude_none=True)
+    # Not in pydantic's own JSON: it fails in its own ways at what JSON cannot hold, and the request has one for that.
+    return file.model_dump(exclude_none=True)
 
 
-def _statuses(id_name: str, updates: Iterable[StatusUpdate]) -> list[dict[str, str]]:
+def _statuses(id_name: str, updates: Iterable[models.StatusUpdate]) -> list[dict[str, str]]:
     named = ({id_name: update.id, "status": update.status, "error_message": update.error} for update in updates)
     return [without_none(fields) for fields in named]
 
@@ -50,7 +31,7 @@ def _statuses(id_name: str, updates: Iterable[StatusUpdate]) -> list[dict[str, s
 class ExecutionsAPI(BoundAPI):
     """Executions, their files, and what is remembered of files."""
 
-    def execution(self, execution_id: str, *, with_files: bool = False, with_cost: bool = False) -> Execution:
+    def execution(self, execution_id: str, *, with_files: bool = False, with_cost: bool = False) -> models.Execution:
         """Read an execution (contract section 2, execution).
 
         Args:
@@ -65,7 +46,7 @@ class ExecutionsAPI(BoundAPI):
         query = {"file_execution": str(with_files).lower(), "include_cost": "true" if with_cost else None}
         return self._call(replace(endpoints.EXECUTION(execution_id=execution_id), query=query))
 
-    def executions(self, workflow_id: str, statuses: Iterable[Status]) -> list[ExecutionRow]:
+    def executions(self, workflow_id: str, statuses: Iterable[Status]) -> list[models.ExecutionRow]:
         """The executions of a workflow that have one of these statuses, the newest first (contract section 2).
 
         Returns: none for an unknown workflow or organization; a malformed id is answered 500.
@@ -73,7 +54,7 @@ class ExecutionsAPI(BoundAPI):
         query = {"workflow_id": workflow_id, "status__in": ",".join(statuses)}
         return self._call(replace(endpoints.EXECUTIONS(), query=query)).root
 
-    def create_execution(self, execution: NewExecution) -> CreatedExecution:
+    def create_execution(self, execution: models.NewExecution) -> models.CreatedExecution:
         """Create an execution, PENDING (contract section 2, execution create). Sent once: each makes another.
 
         Raises:
@@ -103,7 +84,7 @@ class ExecutionsAPI(BoundAPI):
         body = {"status": status, "error_message": message and message[:_LONGEST_MESSAGE], **asdict(counts)}
         return not self._call(endpoints.EXECUTION_STATUS(body, execution_id=execution_id)).skipped
 
-    def execution_statuses(self, updates: Iterable[StatusUpdate]) -> UpdatedRows:
+    def execution_statuses(self, updates: Iterable[models.StatusUpdate]) -> models.UpdatedRows:
         """Write many executions' statuses (contract section 2, many executions' status).
 
         Unknown ids are among the failed. One database error undoes the whole batch, and the answer names every row as
@@ -129,7 +110,7 @@ class ExecutionsAPI(BoundAPI):
         }
         return self._call(endpoints.SOURCE_FILES(body, workflow_id=workflow_id)).files
 
-    def file_batch(self, execution_id: str, files: Iterable[FileHash], *, is_api: bool) -> FileBatch:
+    def file_batch(self, execution_id: str, files: Iterable[FileHash], *, is_api: bool) -> models.FileBatch:
         """Create rows for many files at once (contract section 2, file batch). Sent once.
 
         One duplicate undoes the whole batch, and the answer lists rows as created that were rolled back.
@@ -143,7 +124,7 @@ class ExecutionsAPI(BoundAPI):
         body = {"workflow_execution_id": execution_id, "files": rows, "is_api": is_api}
         return self._call(endpoints.FILE_BATCH(body))
 
-    def file_execution(self, execution_id: str, workflow_id: str, file: FileHash) -> FileExecution:
+    def file_execution(self, execution_id: str, workflow_id: str, file: FileHash) -> models.FileExecution:
         """The row of a file in an execution: got, or created (contract section 2, file execution).
 
         The same file, by its hash or its source's id of it, gives the same row.
@@ -154,7 +135,7 @@ class ExecutionsAPI(BoundAPI):
         body = {"execution_id": execution_id, "workflow_id": workflow_id, "file_hash": _described(file)}
         return self._call(endpoints.FILE_EXECUTION(body))
 
-    def file_execution_row(self, file_execution_id: str) -> FileExecution:
+    def file_execution_row(self, file_execution_id: str) -> models.FileExecution:
         """The row of a file by its id (contract section 2, file execution). An API file's has no `file_path`.
 
         Raises:
@@ -162,7 +143,7 @@ class ExecutionsAPI(BoundAPI):
         """
         return self._call(endpoints.FILE_EXECUTION_ROW(file_execution_id=file_execution_id))
 
-    def file_executions(self, execution_id: str) -> list[FileExecution]:
+    def file_executions(self, execution_id: str) -> list[models.FileExecution]:
         """The rows of all files of an execution, the oldest first; none for an unknown id (contract section 2)."""
         return self._call(replace(endpoints.FILE_EXECUTIONS(), query={"execution_id": execution_id})).root
 
@@ -177,16 +158,16 @@ class ExecutionsAPI(BoundAPI):
         body = {"status": status, "error_message": error}
         self._call(endpoints.FILE_STATUS(body, file_execution_id=file_execution_id))
 
-    def file_statuses(self, updates: Iterable[StatusUpdate]) -> UpdatedRows:
+    def file_statuses(self, updates: Iterable[models.StatusUpdate]) -> models.UpdatedRows:
         """Write many files' statuses (contract section 2, many files' status). As `execution_statuses`."""
         return self._call(endpoints.FILE_STATUSES({"status_updates": _statuses("file_execution_id", updates)}))
 
-    def active_files(self, workflow_id: str, execution_id: str, files: Sequence[FileHash]) -> ActiveFiles:
+    def active_files(self, workflow_id: str, execution_id: str | None, files: Sequence[FileHash]) -> models.ActiveFiles:
         """Which files another execution of the workflow is processing now (contract section 2, active duplicates).
 
         Args:
             workflow_id: whose executions.
-            execution_id: ours, which does not count.
+            execution_id: ours, which does not count; with None all do.
             files: those to look for, each with its `provider_file_uuid`; a new row is not active before it is PENDING.
 
         Raises:
@@ -205,7 +186,7 @@ class ExecutionsAPI(BoundAPI):
         body = {"workflow_id": workflow_id, "execution_id": execution_id, "increment_type": outcome}
         self._call(endpoints.FILE_COUNT(body))
 
-    def file_histories(self, workflow_id: str, file_hashes: Sequence[str]) -> dict[str, History]:
+    def file_histories(self, workflow_id: str, file_hashes: Sequence[str]) -> dict[str, models.History]:
         """What is remembered of files that were processed, by their SHA-256 (contract section 2, history of many).
 
         Returns: only files that COMPLETED.
@@ -219,7 +200,7 @@ class ExecutionsAPI(BoundAPI):
         details = found.file_history_details
         return {key: details[key] for key in found.processed_file_hashes if key in details}
 
-    def remember_file(self, workflow_id: str, file: FileHash, run: FileRun, *, is_api: bool) -> History:
+    def remember_file(self, workflow_id: str, file: FileHash, run: models.FileRun, *, is_api: bool) -> models.History:
         """Remember how a file ended, over what was known of it (contract section 2, history create).
 
         Args:
@@ -238,10 +219,10 @@ class ExecutionsAPI(BoundAPI):
         status = Status.COMPLETED if run.succeeded else Status.ERROR
         ended = {"status": status, "result": text, "error": run.error, "metadata": run.metadata}
         whose = {"workflow_id": workflow_id, "organization_id": self.organization_id, "is_api": is_api}
-        body = {**file.model_dump(include=_REMEMBERED), **whose, **ended}
+        body = {**file.model_dump(include=_PLACE | _CONTENT), **whose, **ended}
         return self._call(endpoints.FILE_HISTORY(body)).file_history
 
-    def reserve_file(self, workflow_id: str, file: FileHash, worker_id: str) -> Reservation:
+    def reserve_file(self, workflow_id: str, file: FileHash, worker_id: str) -> models.Reservation:
         """Reserve a file for a worker, by its hash (contract section 2, history reserve).
 
         Sent once: after a lost answer the file is held, perhaps by us. Who holds it is not said, and nothing releases
@@ -259,9 +240,9 @@ class ExecutionsAPI(BoundAPI):
         except BackendRefusedError as refused:
             if refused.status != _HELD:
                 raise
-            return Reservation(reserved=False)
+            return models.Reservation(reserved=False)
 
-    def execute_file(self, file_execution_id: str, data: FileData, file: FileHash) -> FileRun:
+    def execute_file(self, file_execution_id: str, data: FileData, file: FileHash) -> models.FileRun:
         """Have the tools run on a file, or hear how it stands: the same file never runs twice (contract section 3).
 
         Raises:
@@ -277,6 +258,6 @@ class ExecutionsAPI(BoundAPI):
         }
         return self._call(replace(endpoints.EXECUTE_FILE(body), idempotency_key=file_execution_id))
 
-    def file_run(self, file_execution_id: str) -> FileRun:
+    def file_run(self, file_execution_id: str) -> models.FileRun:
         """How a file's run stands. NotFoundError: it was never accepted, send it again (contract section 3)."""
         return self._call(endpoints.FILE_RUN(file_execution_id=file_execution_id))

@@ -7,30 +7,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from shared import endpoints
+from shared import platform_models as models
 from shared.api_bound import BoundAPI
 from shared.models import PipelineStatus
-from shared.platform_models import (
-    ApiDeployment,
-    BufferRun,
-    LogRun,
-    NotificationEvent,
-    Notifications,
-    OrganizationContext,
-    OrganizationKey,
-    Pipeline,
-    QueuedWebhook,
-    ToolInstance,
-    Usage,
-    Webhook,
-    Workflow,
-    WorkflowEndpoints,
-)
 
 
 class PlatformAPI(BoundAPI):
     """Workflows and their tools, pipelines, organizations, notifications, usage and logs."""
 
-    def workflow(self, workflow_id: str) -> Workflow:
+    def workflow(self, workflow_id: str) -> models.Workflow:
         """A workflow, with the decrypted credentials of both its ends: never log it (contract section 2, workflow).
 
         Raises:
@@ -38,11 +23,11 @@ class PlatformAPI(BoundAPI):
         """
         return self._call(endpoints.WORKFLOW(workflow_id=workflow_id))
 
-    def workflow_endpoints(self, workflow_id: str) -> WorkflowEndpoints:
+    def workflow_endpoints(self, workflow_id: str) -> models.WorkflowEndpoints:
         """The two ends of a workflow. Raises, and is as secret, as `workflow` (contract section 2, endpoints)."""
         return self._call(endpoints.WORKFLOW_ENDPOINTS(workflow_id=workflow_id))
 
-    def tool_instances(self, workflow_id: str) -> list[ToolInstance]:
+    def tool_instances(self, workflow_id: str) -> list[models.ToolInstance]:
         """The tools of a workflow, in their order (contract section 2, tools). NotFoundError: no such workflow."""
         return self._call(endpoints.TOOL_INSTANCES(workflow_id=workflow_id)).tool_instances
 
@@ -55,7 +40,7 @@ class PlatformAPI(BoundAPI):
         body = {"workflow_id": workflow_id, "tool_instances": list(tool_instances)}
         return self._call(endpoints.TOOL_VALIDATION(body)).success
 
-    def pipeline(self, pipeline_id: str) -> Pipeline:
+    def pipeline(self, pipeline_id: str) -> models.Pipeline:
         """A pipeline, or an API deployment by its id (contract section 2, pipeline).
 
         The backend is asked to check that it is active. How it answers for one that is not was never recorded: `active`
@@ -76,11 +61,11 @@ class PlatformAPI(BoundAPI):
         """
         self._call(endpoints.PIPELINE_STATUS({"status": status, "is_end": is_end}, pipeline_id=pipeline_id))
 
-    def api_deployment(self, api_id: str) -> ApiDeployment:
+    def api_deployment(self, api_id: str) -> models.ApiDeployment:
         """An API deployment (contract section 2). NotFoundError: there is none, or the id is malformed."""
         return self._call(endpoints.API_DEPLOYMENT(api_id=api_id)).pipeline
 
-    def organization(self) -> OrganizationContext:
+    def organization(self) -> models.OrganizationContext:
         """The organization itself, with its numeric key (contract section 2). An unknown one is answered 500."""
         return self._call(endpoints.ORGANIZATION(organization_id=self.organization_id))
 
@@ -94,11 +79,11 @@ class PlatformAPI(BoundAPI):
         request = endpoints.CONFIGURATION(key=key)
         return self._call(replace(request, query={"organization_id": self.organization_id})).data.value
 
-    def usage(self, file_execution_id: str) -> Usage:
+    def usage(self, file_execution_id: str) -> models.Usage:
         """What a file's tools used: tokens and US dollars; nothing for an unknown id (contract section 2, usage)."""
         return self._call(endpoints.TOKEN_USAGE(file_execution_id=file_execution_id)).data.usage
 
-    def pipeline_notifications(self, pipeline_id: str, execution_id: str | None = None) -> Notifications:
+    def pipeline_notifications(self, pipeline_id: str, execution_id: str | None = None) -> models.Notifications:
         """The webhooks of a pipeline, and the counts of an execution if one is named (contract section 2).
 
         They hold credentials. An API deployment's id is understood too.
@@ -109,12 +94,12 @@ class PlatformAPI(BoundAPI):
         request = endpoints.PIPELINE_NOTIFICATIONS(pipeline_id=pipeline_id)
         return self._call(replace(request, query={"execution_id": execution_id}))
 
-    def api_notifications(self, api_id: str, execution_id: str | None = None) -> Notifications:
+    def api_notifications(self, api_id: str, execution_id: str | None = None) -> models.Notifications:
         """The webhooks of an API deployment. As `pipeline_notifications`, but an unknown id is answered 500."""
         request = endpoints.API_NOTIFICATIONS(api_id=api_id)
         return self._call(replace(request, query={"execution_id": execution_id}))
 
-    def enqueue_notification(self, event: NotificationEvent) -> str | None:
+    def enqueue_notification(self, event: models.NotificationEvent) -> str | None:
         """Have a webhook told of the end of a run, with others when they are due (contract section 2, buffer).
 
         Sent once: each is another event.
@@ -128,11 +113,11 @@ class PlatformAPI(BoundAPI):
         body = {**asdict(event), "timestamp": event.timestamp.isoformat()}
         return self._call(endpoints.BUFFER_EVENT(body)).buffer_row_id
 
-    def dispatch_notifications(self) -> BufferRun:
+    def dispatch_notifications(self) -> models.BufferRun:
         """Have all events sent that are due, of every organization (contract section 2, buffer)."""
         return self._call(endpoints.BUFFER_RUN({}))
 
-    def mark_dispatched(self, buffer_row_ids: Sequence[str], organization: OrganizationKey) -> int:
+    def mark_dispatched(self, buffer_row_ids: Sequence[str], organization: models.OrganizationKey) -> int:
         """Say that events have reached their webhook (contract section 2, buffer).
 
         Args:
@@ -147,12 +132,12 @@ class PlatformAPI(BoundAPI):
         body = {"buffer_row_ids": list(buffer_row_ids), "organization_id": organization}
         return self._call(endpoints.BUFFER_DISPATCHED(body)).updated
 
-    def mark_dead(self, buffer_row_ids: Sequence[str], organization: OrganizationKey) -> int:
+    def mark_dead(self, buffer_row_ids: Sequence[str], organization: models.OrganizationKey) -> int:
         """Say that events will never reach their webhook. As `mark_dispatched`."""
         body = {"buffer_row_ids": list(buffer_row_ids), "organization_id": organization}
         return self._call(endpoints.BUFFER_DEAD_LETTER(body)).updated
 
-    def send_webhook(self, webhook: Webhook) -> QueuedWebhook:
+    def send_webhook(self, webhook: models.Webhook) -> models.QueuedWebhook:
         """Have the backend send a webhook, past its buffer (contract section 2, webhook send). Each is sent again.
 
         Raises:
@@ -168,6 +153,6 @@ class PlatformAPI(BoundAPI):
         """
         self._call(endpoints.EMISSION({"room": room, "event": event, "data": dict(data)}))
 
-    def process_log_history(self) -> LogRun:
+    def process_log_history(self) -> models.LogRun:
         """Have the log records that wait in Redis moved to the database, of every organization (contract section 2)."""
         return self._call(endpoints.LOG_HISTORY({}))

@@ -35,7 +35,7 @@ class BoundedNetwork(httpcore.NetworkBackend):
         try:
             yield
         finally:
-            self._of_thread.deadline = None
+            del self._of_thread.deadline
 
     def cut(self, timeout: float | None, over: type[httpcore.TimeoutException]) -> float | None:
         """That many seconds, or what is left to this thread.
@@ -43,10 +43,7 @@ class BoundedNetwork(httpcore.NetworkBackend):
         Raises `over` if nothing is left, even where no wait would be needed: who sends without a pause never lets
         another time-out pass.
         """
-        deadline: Deadline | None = getattr(self._of_thread, "deadline", None)
-        if deadline is None:
-            return timeout
-        left = deadline.remaining
+        left: float = self._of_thread.deadline.remaining
         if not left:
             raise over("no time is left")
         return left if timeout is None else min(timeout, left)
@@ -150,7 +147,6 @@ class _Connection(httpcore.HTTPConnection):
         return super().has_expired() or (self.is_idle() and self._has_surplus())
 
     def _has_surplus(self) -> bool:
-        http11 = self._connection
-        if not isinstance(http11, httpcore.HTTP11Connection):
-            return False
-        return bool(http11._h11_state.trailing_data[0])  # noqa: SLF001 # httpcore does not look, nor let us look
+        # httpcore does not look there, nor let us look: what h11 has read and nobody asked for.
+        state = getattr(self._connection, "_h11_state", None)
+        return state is not None and bool(state.trailing_data[0])

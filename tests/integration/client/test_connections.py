@@ -1,6 +1,7 @@
 """Connections: where none comes about, how they are kept and given up, and what never travels on them."""
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +9,19 @@ from contextlib import ExitStack
 from threading import Barrier
 from typing import Any
 
+import httpcore
 import pytest
 
 from shared.backend_models import Acknowledgement
 from shared.backend_protocol import Endpoint
 from shared.deadline import Deadline
-from shared.errors import BackendFailedError, BackendUnreachableError, DeadlineExceededError
+from shared.errors import (
+    BackendFailedError,
+    BackendUnavailableError,
+    BackendUnreachableError,
+    DeadlineExceededError,
+)
+from shared.network import BoundedNetwork
 from tests.integration.client.clients import LATE, TIMEOUT, MakeClient, MakeServer
 from tests.integration.client.faults import sends
 from tests.integration.client.hostile import Peer, Received, answer, execution, head, reset_at_once, well
@@ -204,3 +212,38 @@ def test_what_comes_after_an_answer_is_not_the_next_answer(serve: MakeServer, co
     client = connect(serve(talks_on).url, INTERNAL_API_RETRY_ATTEMPTS="3")
     for tenant in ("one", "two", "three"):
         assert client.for_organization(tenant).execution("ex").execution.workflow_id == tenant
+
+
+def test_who_finds_no_free_connection_has_not_found_the_backend_dead(serve: MakeServer, connect: MakeClient) -> None:
+    def slow_validation(request: Received, peer: Peer) -> None:
+        if "validate" in request.target:
+            time.sleep(0.5)
+        peer.send(answer({"success": True}))
+
+    client = connect(serve(slow_validation).url, 1, INTERNAL_API_TIMEOUT="2", INTERNAL_API_READ_TIMEOUT="0.2")
+    api = client.for_organization("org")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(api.validate_tools, "wf", ["tool"])
+        time.sleep(0.1)
+        with pytest.raises(BackendUnavailableError, match="none of our 1 connections became free") as caught:
+            api.execution("ex")
+        assert first.result(5)
+    assert type(caught.value) is BackendUnavailableError
+
+
+def test_no_handshake_is_begun_when_the_time_is_over_and_nothing_stays_open(serve: MakeServer) -> None:
+    network, now = BoundedNetwork(), [0.0]
+    with network.until(Deadline(1.0, "work", lambda: now[0])):
+        stream = network.connect_tcp("127.0.0.1", serve().port, 1.0)
+        now[0] = 1.0
+        with pytest.raises(httpcore.ConnectTimeout):
+            stream.start_tls(ssl.create_default_context(), "127.0.0.1", 1.0)
+    assert stream.get_extra_info("socket").fileno() == -1
+
+
+def test_a_view_may_be_bound_to_another_deadline(serve: MakeServer, connect: MakeClient) -> None:
+    api = connect(serve().url).for_organization("org")
+    over = Deadline.after(0, "the work")
+    with pytest.raises(DeadlineExceededError, match="the work ran out of time"):
+        api.until(over).execution("ex")
+    assert api.execution("ex").execution.id == "ex"

@@ -121,6 +121,6 @@ def test_a_pause_is_kept_by_all_threads_and_by_its_group_alone(
     for request in server.requests:
         arrived[slow(request)].append(request.at - asked[0])
     # What was on its way when the answer left could not know.
-    assert [at for at in arrived[True] if 0.02 < at < SECOND] == []
+    assert [at for at in arrived[True] if 0.1 < at < SECOND] == []
     assert [at for at in arrived[True] if at > SECOND] != []
     assert len([at for at in arrived[False] if 0.1 < at < SECOND]) > 50

@@ -306,5 +306,5 @@ def _tls(settings: Settings) -> ssl.SSLContext:
         else httpx.create_ssl_context(trust_env=False)
     )
     if settings.backend_client_cert:
-        context.load_cert_chain(settings.backend_client_cert, settings.backend_client_key)
+        context.load_cert_chain(settings.backend_client_cert, settings.backend_client_key, password="")
     return context

@@ -1,7 +1,9 @@
 """`python -m shared.check`: what `workers check` runs. A table of what is right and what is wrong, exit 0 or 1."""
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import chain
+
+import click
 
 from shared.config import VISIBILITY_SECONDS, Settings
 from shared.health import Finding, Verdict, look
@@ -21,12 +23,11 @@ def configuration() -> tuple[Settings | None, list[Finding]]:
     return settings, [Finding("configuration", Verdict.OK, found)]
 
 
-def rows(findings: Iterable[Finding]) -> Iterator[str]:
-    """The table, line by line."""
-    for finding in findings:
-        yield f"{finding.what:{_WIDTH}}{finding.verdict:7}{finding.found}"
-        if finding.remedy:
-            yield f"{'':{_WIDTH + 7}}→ {finding.remedy}"
+def rows(finding: Finding) -> Iterator[str]:
+    """One row of the table, and below it what to do. In ASCII but for what was found: terminals differ."""
+    yield f"{finding.what:{_WIDTH}}{finding.verdict:7}{finding.found}"
+    if finding.remedy:
+        yield f"{'':{_WIDTH + 7}}-> {finding.remedy}"
 
 
 def times(settings: Settings) -> Iterator[str]:
@@ -44,26 +45,20 @@ def times(settings: Settings) -> Iterator[str]:
         yield f"{what:{_WIDTH}}{seconds:>7g} s  {variable}"
 
 
-def main() -> int:
-    """Print everything, as it is found. Returns 1 if anything is wrong."""
+@click.command()
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Print everything, as it is found. Exits 1 if anything is wrong."""
     configure_logging("ERROR", "auto")
     settings, findings = configuration()
     wrong = False
-
-    def noted(found: Iterable[Finding]) -> Iterator[Finding]:
-        nonlocal wrong
-        for finding in found:
-            wrong |= finding.verdict is Verdict.WRONG
-            yield finding
-
-    for line in rows(noted(findings)):
-        print(line, flush=True)  # noqa: T201 # the command's answer
-    if settings is not None:
-        for line in rows(noted(look(settings))):
-            print(line, flush=True)  # noqa: T201
-        print("", *times(settings), sep="\n")  # noqa: T201
-    return int(wrong)
+    for finding in chain(findings, look(settings) if settings else ()):
+        wrong |= finding.verdict is Verdict.WRONG
+        click.echo("\n".join(rows(finding)))
+    if settings:
+        click.echo("\n".join(["", *times(settings)]))
+    context.exit(int(wrong))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

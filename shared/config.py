@@ -3,6 +3,7 @@
 No pydantic here, so that a process that needs only its settings (the scheduler) stays light.
 """
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -197,12 +198,34 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     ):
         if low in values and high in values and values[low] >= values[high]:
             found.append(f"{names}: {values[low]:g} is not below {values[high]:g}")
-    if values.get("backend_client_key") and not values.get("backend_client_cert"):
-        found.append("INTERNAL_API_CLIENT_KEY is set without INTERNAL_API_CLIENT_CERT, the certificate it belongs to")
+    found += _certificates(
+        values.get("backend_ca"), values.get("backend_client_cert"), values.get("backend_client_key")
+    )
     held = values.get("batch_slice", 0) + values.get("backend_timeout", 0)
     if held >= VISIBILITY_SECONDS:
         found.append(
             f"BATCH_SLICE_SECONDS and INTERNAL_API_TIMEOUT together must be below {VISIBILITY_SECONDS}, "
             f"after which a broker gives a held message to another worker: {held:g} is not"
+        )
+    return found
+
+
+def _certificates(authorities: str | None, certificate: str | None, key: str | None) -> list[str]:
+    if key and not certificate:
+        return ["INTERNAL_API_CLIENT_KEY is set without INTERNAL_API_CLIENT_CERT, the certificate it belongs to"]
+    found: list[str] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if authorities:
+            context.load_verify_locations(authorities)
+    except ssl.SSLError as error:
+        found.append(f"INTERNAL_API_CA_BUNDLE must hold certificates; {authorities} does not: {error}")
+    try:
+        if certificate:
+            context.load_cert_chain(certificate, key, password="")  # or OpenSSL asks the terminal
+    except ssl.SSLError as error:
+        found.append(
+            "INTERNAL_API_CLIENT_CERT and INTERNAL_API_CLIENT_KEY must belong together, the key without a passphrase; "
+            f"{certificate} and {key or 'itself'} do not: {error}"
         )
     return found

@@ -66,7 +66,7 @@ def test_a_store_that_keeps_nothing_is_wrong_in_production_and_a_note_elsewhere(
     assert code == 0
     code, found, _ = check(stack, ENVIRONMENT="production")
     assert found["state store, persistence"].startswith("WRONG")
-    assert found["state store, persistence"].endswith("→ set appendonly to yes")
+    assert found["state store, persistence"].endswith("-> set appendonly to yes")
     assert code == 1
 
 
@@ -85,7 +85,7 @@ def test_a_store_that_may_evict_is_wrong_once_it_has_a_bound(stack: Stack, store
     store.config_set("maxmemory", "100mb")
     code, found, _ = check(stack)
     assert found["state store, eviction"].startswith("WRONG  allkeys-lru at 104857600 bytes")
-    assert found["state store, eviction"].endswith("→ set maxmemory-policy to noeviction")
+    assert found["state store, eviction"].endswith("-> set maxmemory-policy to noeviction")
     assert code == 1
 
 
@@ -112,3 +112,14 @@ def test_what_is_wrong_is_named_with_its_remedy(
     assert remedy in found[subject]
     assert "hidden" not in printed
     assert stack.key not in printed
+
+
+@pytest.mark.parametrize("command", [f"{WORKERS} check | head -n 1", f"LC_ALL=C PYTHONUTF8=0 {WORKERS} check"])
+def test_any_reader_can_read_it(stack: Stack, command: str) -> None:
+    """One that leaves after a line, and one that knows ASCII alone."""
+    environment = stack.environment(INTERNAL_SERVICE_API_KEY="another", PYTHONCOERCECLOCALE="0")
+    ran = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.stdout.startswith("configuration")
+    assert ran.stderr == ""

@@ -3,15 +3,14 @@
 from dataclasses import fields
 from pathlib import Path
 
-import certifi
 import pytest
+import trustme
 
 from shared.config import Settings
 from shared.variables import Secret, SettingsError
 from tests.fakes import ENVIRONMENT, settings
 
 KEY = "correct-horse-battery-staple"
-CERTIFICATE = certifi.where()
 OTHER = {
     "ENVIRONMENT": "staging",
     "LOG_LEVEL": "DEBUG",
@@ -31,9 +30,6 @@ OTHER = {
     "INTERNAL_API_READ_TIMEOUT": "7",
     "INTERNAL_API_MAX_RESPONSE_BYTES": "2048",
     "INTERNAL_API_SLOW_REQUESTS": "3",
-    "INTERNAL_API_CA_BUNDLE": CERTIFICATE,
-    "INTERNAL_API_CLIENT_CERT": CERTIFICATE,
-    "INTERNAL_API_CLIENT_KEY": CERTIFICATE,
     "CIRCUIT_BREAKER_FAILURE_THRESHOLD": "6",
     "CIRCUIT_BREAKER_FAILURE_RATE": "0.75",
     "CIRCUIT_BREAKER_MINIMUM_VOLUME": "20",
@@ -47,12 +43,47 @@ OTHER = {
 }
 
 
-def test_every_variable_changes_the_settings() -> None:
-    assert {spec.metadata["name"] for spec in fields(Settings)} == set(OTHER)
-    before, after = settings(), Settings.load(OTHER)
+@pytest.fixture
+def pem(tmp_path: Path) -> dict[str, str]:
+    """Files: an authority's certificate, one it has signed with its key, another's key, and what is none of these."""
+    authority = trustme.CA()
+    signed, another = authority.issue_cert("worker"), authority.issue_cert("another")
+    authority.cert_pem.write_to_path(str(tmp_path / "authority"))
+    signed.cert_chain_pems[0].write_to_path(str(tmp_path / "certificate"))
+    signed.private_key_pem.write_to_path(str(tmp_path / "key"))
+    another.private_key_pem.write_to_path(str(tmp_path / "another"))
+    (tmp_path / "broken").write_text("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n")
+    (tmp_path / "text").write_text("nonsense")
+    return {path.name: str(path) for path in tmp_path.iterdir()}
+
+
+def test_every_variable_changes_the_settings(pem: dict[str, str]) -> None:
+    other = OTHER | {
+        "INTERNAL_API_CA_BUNDLE": pem["authority"],
+        "INTERNAL_API_CLIENT_CERT": pem["certificate"],
+        "INTERNAL_API_CLIENT_KEY": pem["key"],
+    }
+    assert {spec.metadata["name"] for spec in fields(Settings)} == set(other)
+    before, after = settings(), Settings.load(other)
     unchanged = [spec.name for spec in fields(Settings) if getattr(before, spec.name) == getattr(after, spec.name)]
     assert unchanged == []
     assert after.backend_url == "https://other.invalid/x/internal"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"CA_BUNDLE": "text"}, "INTERNAL_API_CA_BUNDLE must be the path of a readable PEM file"),
+        ({"CA_BUNDLE": "absent"}, "INTERNAL_API_CA_BUNDLE must be the path of a readable PEM file"),
+        ({"CA_BUNDLE": "broken"}, "INTERNAL_API_CA_BUNDLE must hold certificates"),
+        ({"CLIENT_CERT": "certificate"}, "must belong together"),
+        ({"CLIENT_CERT": "certificate", "CLIENT_KEY": "another"}, "must belong together"),
+        ({"CLIENT_KEY": "key"}, "INTERNAL_API_CLIENT_KEY is set without INTERNAL_API_CLIENT_CERT"),
+    ],
+)
+def test_certificates_that_cannot_be_used_stop_the_start(files: dict[str, str], said: str, pem: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=said):
+        settings(**{f"INTERNAL_API_{name}": pem.get(file, "/absent") for name, file in files.items()})
 
 
 def test_all_mistakes_come_together_each_with_its_variable() -> None:

@@ -3,12 +3,11 @@
 What there is to ask, method by method: `shared/api_executions.py` and `shared/api_platform.py`.
 """
 
-import html
-import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
@@ -55,7 +54,6 @@ log = get_logger(__name__)
 
 _KEPT_ALIVE_SECONDS = 15.0
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
-_HIDDEN = b"***"
 _READ = frozenset({b"content-type", b"retry-after", b"location"})
 
 
@@ -81,8 +79,6 @@ class InternalAPIClient:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._settings = settings
-        key = settings.backend_key.reveal()
-        self._key_forms = {form.encode() for form in (key, json.dumps(key)[1:-1], html.escape(key))}
         policy = RetryPolicy(
             settings.backend_attempts, settings.backend_backoff, sleep=sleep, before_wait=_say_what_is_repeated
         )
@@ -91,7 +87,7 @@ class InternalAPIClient:
         self._gates = {group: Gate(group, None if group is RouteGroup.RECORDS else room, sleep) for group in RouteGroup}
         self._breakers = {group: _breaker(settings, group) for group in RouteGroup}
         self._network = BoundedNetwork()
-        self._slots = slots
+        self._slots, self._connections = slots, threading.BoundedSemaphore(slots)
         self._base = f"{settings.backend_url}/"
         self._http = httpx.Client(
             transport=transport or _Transport(Pool(self._network, _tls(settings), slots, _KEPT_ALIVE_SECONDS)),
@@ -178,7 +174,7 @@ class InternalAPIClient:
             with deadline.step(str(endpoint)):
                 status, headers, body = self._exchange(sent, deadline)
             outcome = f"{status // 100}xx"
-            return protocol.decode(endpoint, status, headers, body)
+            return protocol.decode(endpoint, status, headers, body, self._settings.backend_key.hide)
         finally:
             BACKEND_REQUESTS.labels(endpoint.route, outcome).inc()
             BACKEND_SECONDS.labels(endpoint.route).observe(time.perf_counter() - begun)
@@ -197,7 +193,7 @@ class InternalAPIClient:
             "pool": allotted,
         }
         try:
-            with self._network.until(attempt):
+            with self._connection(attempt), self._network.until(attempt):
                 # Not by the client's build_request, which parses the address twice and merges headers we have whole.
                 answer = self._http.send(
                     httpx.Request(
@@ -213,13 +209,23 @@ class InternalAPIClient:
                     return self._read(endpoint, answer)
                 finally:
                     answer.close()
-        except httpx.PoolTimeout as error:
-            raise BackendUnavailableError(f"{endpoint}: none of our {self._slots} connections became free") from error
         except httpx.TransportError as error:
             # Who was not given time to answer has not failed to.
             cut_short = isinstance(error, httpx.TimeoutException) and allotted < patience / 2
             kind = BackendUnavailableError if cut_short else BackendUnreachableError
-            raise kind(f"{endpoint}: {type(error).__name__}: {error}") from error
+            said = settings.backend_key.hide(f"{endpoint}: {type(error).__name__}: {error}")
+            # From nothing: a protocol error quotes what it could not read, which may be what we sent.
+            raise kind(said) from None
+
+    @contextmanager
+    def _connection(self, attempt: Deadline) -> Iterator[None]:
+        # Not in the pool's own queue: whose wait there ends just as a place becomes free, keeps the place for ever.
+        if not self._connections.acquire(timeout=attempt.remaining):
+            raise BackendUnavailableError(f"{attempt.what}: none of our {self._slots} connections became free")
+        try:
+            yield
+        finally:
+            self._connections.release()
 
     def _read(self, endpoint: Endpoint[M], answer: httpx.Response) -> tuple[int, dict[str, str], bytes]:
         said = {name.lower(): value for name, value in answer.headers.raw}
@@ -236,15 +242,8 @@ class InternalAPIClient:
                 f"{endpoint} was answered with more than the {largest} bytes that are read: "
                 "INTERNAL_API_MAX_RESPONSE_BYTES may be raised"
             )
-        headers = {name.decode(): self._without_key(said[name]).decode("latin-1") for name in _READ & said.keys()}
-        whole = bytes(body)
-        return answer.status_code, headers, whole if answer.is_success else self._without_key(whole)
-
-    def _without_key(self, said: bytes) -> bytes:
-        """An answer may repeat what was sent, as debug pages do; what we say of it must not."""
-        for form in self._key_forms:
-            said = said.replace(form, _HIDDEN)
-        return said
+        headers = {name.decode(): said[name].decode("latin-1") for name in _READ & said.keys()}
+        return answer.status_code, headers, bytes(body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Everything here is a pure function over method, path, status, headers and bytes.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -179,8 +179,17 @@ def _header_value(what: str, value: str | None) -> str:
     return value
 
 
-def decode(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body: bytes) -> M:
+Hide = Callable[[str], str]
+
+
+def _as_it_is(said: str) -> str:
+    return said
+
+
+def decode(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body: bytes, hide: Hide = _as_it_is) -> M:
     """What an answer says. Header names are in lower case.
+
+    An answer may repeat what was sent, as debug pages do: what an error tells of it goes through `hide` first.
 
     Raises:
         BackendRefusedError: a 4xx; no retry will change it.
@@ -189,18 +198,18 @@ def decode(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body:
         BackendFailedError: any other answer that is not the contract's, 5xx first of all.
     """
     if not 200 <= status < 300:
-        raise _error(endpoint, status, headers, body)
+        raise _error(endpoint, status, headers, hide(reason(body))[:_SHOWN], hide)
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise BackendFailedError(
-            f"{endpoint} answered {status} with {kind[:_SHOWN] or 'a body of no type'} instead of JSON: "
+            f"{endpoint} answered {status} with {hide(kind)[:_SHOWN] or 'a body of no type'} instead of JSON: "
             "does INTERNAL_API_BASE_URL lead to the internal API?"
         )
     try:
         return endpoint.answer.model_validate_json(body)
     except ValidationError as error:
         raise BackendFailedError(
-            f"{endpoint} answered {status} with a body that is not the contract's: {_wrong(error)}"
+            f"{endpoint} answered {status} with a body that is not the contract's: {hide(_wrong(error))[:_SHOWN]}"
         ) from None
 
 
@@ -208,11 +217,11 @@ def _wrong(error: ValidationError) -> str:
     """The fields that are wrong, without what stands in them: it may be somebody's document."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in found[:3])
-    return f"{shown}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"[:_SHOWN]
+    return f"{shown}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
 
 
-def _error(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body: bytes) -> WorkerError:
-    said = f"{endpoint} answered {status}: {reason(body)}"
+def _error(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], why: str, hide: Hide) -> WorkerError:
+    said = f"{endpoint} answered {status}: {why}"
     wait = retry_after(headers.get("retry-after"))
     if status in _COME_BACK or (status == _UNPROVEN and wait is not None):
         return BackendBusyError(said, wait, status)
@@ -221,9 +230,10 @@ def _error(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body:
     if status in _GATEWAY:
         return BackendUnreachableError(said)
     if 300 <= status < 400:
+        where = hide(headers.get("location", "nowhere"))[:_SHOWN]
         return BackendFailedError(
-            f"{endpoint} answered {status}, a redirect to {headers.get('location', 'nowhere')[:_SHOWN]!r}. It is not "
-            "followed, since it would carry the key: INTERNAL_API_BASE_URL must be the address itself"
+            f"{endpoint} answered {status}, a redirect to {where!r}. It is not followed, since it would "
+            "carry the key: INTERNAL_API_BASE_URL must be the address itself"
         )
     return BackendFailedError(said)
 
@@ -243,7 +253,7 @@ def reason(body: bytes) -> str:
         *(f"{field}: {_flat(said)}" for field, said in extra.items()),
     ):
         if text:
-            return _flat(text)[:_SHOWN]
+            return _flat(text)
     return "no reason given"
 
 

@@ -27,7 +27,7 @@ class Gate:
     Args:
         group: its name, for metrics and errors.
         room: what its requests share with those of other groups; None for as much as there is.
-        sleep: how to wait; it may return early, as `Event.wait` does when the process stops.
+        sleep: how to wait; true if the wait was cut short, as `Event.wait` says when the process stops.
     """
 
     def __init__(
@@ -86,7 +86,9 @@ class Gate:
             raise BackendBusyError(f"the backend asked for a pause of its {self._group} requests", left)
         with deadline.step("waiting as the backend asked"):
             longest = min(left, _LONGEST_SPREAD, deadline.remaining - left)
-            self._sleep(left + random.uniform(0, longest))  # noqa: S311 # spreads load, guards nothing
+            cut_short = self._sleep(left + random.uniform(0, longest))  # noqa: S311 # spreads load, guards nothing
+        if cut_short:
+            raise BackendBusyError(f"the backend asked for a pause of its {self._group} requests", left)
 
     def _leave(self) -> None:
         if self._room is not None:

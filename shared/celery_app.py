@@ -2,6 +2,7 @@
 
 import shared.without_django  # noqa: F401, I001 # first: it must come before Celery
 
+import argparse
 import importlib
 import sys
 import warnings
@@ -51,6 +52,10 @@ def run(app: WorkerApp, arguments: Sequence[str]) -> None:
 
     But for `--loglevel=WARNING`, which Celery says by itself when nobody says anything: LOG_LEVEL decides then.
     """
+    # Celery's command line takes `prefork` for unsaid where a pool is configured, and ours is.
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    asked.add_argument("-P", "--pool", default=app.conf.worker_pool)
+    app.conf.worker_pool = asked.parse_known_args(arguments)[0].pool
     name = app.profile.name
     # Gossip and mingle talk to every other worker at start and for ever after, and nothing here listens.
     # https://docs.celeryq.dev/en/stable/userguide/workers.html

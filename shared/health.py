@@ -22,6 +22,7 @@ from shared.errors import (
 from shared.execution_state import redis_client
 
 _SEE_LOG = "see the backend's log"
+_UNWRITABLE = "let its user write workers:* and api_results:*, on a primary that has memory left"
 _PROBE_KEY = "workers:check"
 _BACKEND_REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     (UnauthorizedError, "INTERNAL_SERVICE_API_KEY must be the key that the backend has"),
@@ -86,7 +87,8 @@ def backend(settings: Settings) -> Iterator[Finding]:
     begun = time.perf_counter()
     with InternalAPIClient(replace(settings, backend_attempts=1), slots=1) as client:
         health = client.health()
-    found = f"{settings.backend_url} is {health.status}, version {health.version}, {_since(begun)}"
+    said = settings.backend_key.hide(f"{health.status!r}, version {health.version!r}")
+    found = f"{settings.backend_url} is {said}, {_since(begun)}"
     if health.status == "healthy" and health.authenticated:
         yield Finding("backend", Verdict.OK, found)
     else:
@@ -111,16 +113,25 @@ def broker(settings: Settings) -> Iterator[Finding]:
 def state_store(settings: Settings) -> Iterator[Finding]:
     """The state store, and whether it keeps what running executions need."""
     with redis_client(settings) as client:
+        try:
+            client.set(_PROBE_KEY, "1", px=1_000)
+        except redis.ResponseError as error:
+            yield Finding("state store", Verdict.WRONG, f"it cannot be written to: {error}", _UNWRITABLE)
+            return
         yield from _redis("state store", client, settings)
 
 
 def _redis(what: str, client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     begun = time.perf_counter()
-    info: Mapping[str, Any] = client.info()
-    client.set(_PROBE_KEY, "1", px=1_000)
+    client.ping()
     at = client.connection_pool.connection_kwargs
     place = f"redis://{at.get('host')}:{at.get('port')}/{at.get('db')}"
-    yield Finding(what, Verdict.OK, f"{place}: Redis {info['redis_version']}, written to, {_since(begun)}")
+    try:
+        info: Mapping[str, Any] = client.info()
+    except redis.ResponseError:
+        yield Finding(what, Verdict.NOTE, f"{place}: Redis, {_since(begun)}; what it keeps may not be asked (INFO)")
+        return
+    yield Finding(what, Verdict.OK, f"{place}: Redis {info['redis_version']}, {_since(begun)}")
     yield _eviction(f"{what}, eviction", info)
     yield _persistence(f"{what}, persistence", client, info, settings)
 

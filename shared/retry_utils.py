@@ -32,7 +32,8 @@ class RetryPolicy:
         attempts: sends in total.
         first_wait: seconds before the second send at most; doubled each time, full jitter.
         longest_wait: seconds; a Retry-After beyond it is not waited out, the error goes up instead.
-        sleep: how to wait; it may return early, as `Event.wait` does when the process stops.
+        sleep: how to wait; true if the wait was cut short, as `Event.wait` says when the process stops: then nothing
+            more is sent.
         before_wait: hears of each failed attempt that another will follow, and of the seconds until then.
     """
 
@@ -65,8 +66,8 @@ class RetryPolicy:
             retry=tenacity.retry_if_exception(_may_pass),
             wait=self._wait,
             stop=lambda state: self._used_up(state, deadline),
-            before_sleep=self._announce,
-            sleep=lambda seconds: self._pause(seconds, deadline),
+            before_sleep=lambda state: self._wait_out(state, deadline),
+            sleep=lambda _seconds: None,  # the hook before it has waited, since it knows for what
             reraise=True,
         )
         return retrying(again)
@@ -82,12 +83,13 @@ class RetryPolicy:
             return error.retry_after + wait
         return wait
 
-    def _announce(self, state: tenacity.RetryCallState) -> None:
-        self.before_wait(_error_of(state), state.upcoming_sleep)
-
-    def _pause(self, seconds: float, deadline: Deadline) -> None:
+    def _wait_out(self, state: tenacity.RetryCallState, deadline: Deadline) -> None:
+        error = _error_of(state)
+        self.before_wait(error, state.upcoming_sleep)
         with deadline.step("waiting to send again"):
-            self.sleep(seconds)
+            cut_short = self.sleep(state.upcoming_sleep)
+        if cut_short and error is not None:
+            raise error
 
 
 def _error_of(state: tenacity.RetryCallState) -> BaseException | None:

@@ -3,13 +3,17 @@
 A parser takes the stripped text and raises ValueError; its docstring says what it expects, and is what the user reads.
 """
 
+import html
+import json
 import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+
+_LONGEST_ADDRESS = 2_000
 
 
 class SettingsError(Exception):
@@ -27,6 +31,15 @@ class Secret:
     def reveal(self) -> str:
         """The value itself, for the one place that sends it."""
         return self._value
+
+    def hide(self, text: str) -> str:
+        """That text without the value in it, be it as it is or as JSON, HTML, Python or an address write it."""
+        if not self._value:
+            return text
+        value = self._value
+        for form in (value, json.dumps(value)[1:-1], html.escape(value), repr(value)[1:-1], quote(value, safe="")):
+            text = text.replace(form, "***")
+        return text
 
     def __bool__(self) -> bool:
         return bool(self._value)
@@ -86,10 +99,12 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 def api_address(raw: str) -> str:
     """an http or https address that ends in /internal, without user or query"""
+    if not (raw.isascii() and raw.isprintable()) or " " in raw or len(raw) > _LONGEST_ADDRESS:
+        raise ValueError
     parts = urlsplit(raw.rstrip("/"))
     if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.endswith("/internal"):
         raise ValueError
-    if parts.username or parts.query or parts.fragment or parts.port == 0:
+    if "@" in parts.netloc or parts.query or parts.fragment or parts.port == 0:
         raise ValueError
     return raw.rstrip("/")
 
@@ -102,11 +117,14 @@ def api_key(raw: str) -> Secret:
 
 
 def broker_address(raw: str) -> Secret:
-    """an address that starts with amqp://, amqps://, redis:// or rediss://"""
+    """an address that starts with amqp://, amqps://, redis:// or rediss://, these two with the number of a database"""
     parts = urlsplit(raw)
     if parts.scheme not in {"amqp", "amqps", "redis", "rediss"} or parts.port == 0:
         raise ValueError
-    return Secret(raw)
+    database = parts.path.strip("/")
+    if parts.scheme.startswith("redis") and database and not (database.isascii() and database.isdigit()):
+        raise ValueError
+    return Secret(parts.geturl())  # which has the scheme in lower case
 
 
 def pem_file(raw: str) -> str:
@@ -164,5 +182,7 @@ def _from_file(name: str, source: Mapping[str, str]) -> str:
         return ""
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name}_FILE names {path}, which cannot be read: {error}") from error
+    except (OSError, ValueError) as error:
+        # Not what it names: people write the secret itself there.
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SettingsError(f"{name}_FILE must be the path of a readable file: {why}") from None

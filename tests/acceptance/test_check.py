@@ -51,7 +51,7 @@ def test_all_is_well(stack: Stack, store: "redis.Redis", rabbitmq_url: str) -> N
     code, found, printed = check(stack, CELERY_BROKER_URL=rabbitmq_url)
     assert {line.split()[0] for line in found.values()} == {"ok"}
     assert code == 0
-    assert "is healthy, version 1.0.0" in found["backend"]
+    assert "is 'healthy', version '1.0.0'" in found["backend"]
     assert "RabbitMQ" in found["broker"]
     assert "append-only file" in found["state store, persistence"]
     assert "BATCH_SLICE_SECONDS" in printed

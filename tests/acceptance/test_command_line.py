@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from config.workers import PROFILES
@@ -145,8 +146,11 @@ def test_a_process_knows_how_many_tasks_it_runs_at_once(options: tuple[str, ...]
         stack.start_redis()
         stack.start("run", [str(BIN / "workers"), "run", "file_processing", *options])
         stack.wait_until_ready()
-        log = stack.parts["run"].log.read_text()
+        part = stack.parts["run"]
+        log = part.log.read_text()
+        forked = [child for child in psutil.Process(part.pid).children() if child.is_running()]
     assert f'"slots": {slots},' in log
+    assert bool(forked) is ("prefork" in options)
     assert '"level": "error"' not in log
 
 

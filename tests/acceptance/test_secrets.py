@@ -23,7 +23,7 @@ from shared.errors import WorkerError
 from tests.fakes import settings
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY = 'k3y"with&odd<characters'  # as JSON and as HTML it has other forms
+KEY = 'k3y"with&odd<characters+and/more'  # as JSON and as HTML it has other forms
 FORMS = (KEY, json.dumps(KEY)[1:-1], html.escape(KEY))
 
 
@@ -39,6 +39,7 @@ class Parrot(BaseHTTPRequestHandler):
         self.heard.append(key)
         status = self.statuses[len(self.heard) % len(self.statuses)]
         body = json.dumps({"error": "failed", "detail": f"headers were {key} {dict(self.headers)}"}).encode()
+        body = body.replace(b"+", rb"\u002b").replace(b"/", rb"\/")  # as other languages write JSON
         self.send_response(status)
         self.send_header("Content-Type", f"application/json; {key}")
         self.send_header("Location", f"http://127.0.0.1:1/?{key}")

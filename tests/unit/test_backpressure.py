@@ -80,12 +80,13 @@ def test_pauses_have_a_bound_and_a_shorter_one_takes_nothing_back() -> None:
         assert 17 <= clock.now <= 18
 
 
-def test_a_wait_that_a_stop_cut_short_is_not_begun_again() -> None:
+def test_a_pause_that_a_stop_cut_short_is_kept_all_the_same() -> None:
     clock = Clock()
-    way = Gate("tools", None, clock.waits.append, clock)
+    way = Gate("tools", None, lambda _seconds: True, clock)
     way.pause(5)
-    with way.passing(Deadline.after(30, "work", clock)):
-        assert len(clock.waits) == 1
+    with pytest.raises(BackendBusyError) as caught, way.passing(Deadline.after(30, "work", clock)):
+        raise AssertionError
+    assert caught.value.retry_after == 5
 
 
 def test_room_is_given_back_however_the_request_ends() -> None:

@@ -109,7 +109,13 @@ def test_all_mistakes_come_together_each_with_its_variable() -> None:
         ("INTERNAL_API_BASE_URL", "http://backend/api"),
         ("INTERNAL_API_BASE_URL", "backend/internal"),
         ("INTERNAL_API_BASE_URL", "http://user:pass@backend/internal"),
+        ("INTERNAL_API_BASE_URL", "http://:pass@backend/internal"),
+        ("INTERNAL_API_BASE_URL", "http://backend\n/internal"),
+        ("INTERNAL_API_BASE_URL", "http://back end/internal"),
         ("INTERNAL_API_BASE_URL", "http://backend:80a/internal"),
+        ("INTERNAL_SERVICE_API_KEY", "one two"),
+        ("CELERY_BROKER_URL", "redis://host/abc"),
+        ("CELERY_BROKER_URL", "redis://host/-1"),
         ("CELERY_BROKER_URL", "amqp://guest:guest@rabbitmq:56 72//"),
         ("CELERY_BROKER_URL", "sqs://x"),
         ("CELERY_BROKER_URL", "filesystem://"),
@@ -160,8 +166,20 @@ def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "INTERNAL_SERVICE_API_KEY"}
     found = Settings.load(environment | {"INTERNAL_SERVICE_API_KEY_FILE": str(tmp_path / "key")})
     assert found.backend_key == Secret(KEY)
-    with pytest.raises(SettingsError, match=r"INTERNAL_SERVICE_API_KEY_FILE names .*none"):
+    with pytest.raises(SettingsError, match=r"^INTERNAL_SERVICE_API_KEY_FILE must be the path of a readable.*No such"):
         Settings.load(environment | {"INTERNAL_SERVICE_API_KEY_FILE": str(tmp_path / "none")})
+
+
+def test_a_secret_where_its_path_belongs_is_not_shown() -> None:
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "INTERNAL_SERVICE_API_KEY"}
+    for slip in (KEY, f"{KEY}\0"):
+        with pytest.raises(SettingsError, match="readable file") as caught:
+            Settings.load(environment | {"INTERNAL_SERVICE_API_KEY_FILE": slip})
+        assert KEY not in str(caught.value)
+
+
+def test_a_broker_is_known_by_its_scheme_however_it_is_written() -> None:
+    assert settings(CELERY_BROKER_URL="REDIS://host/2").broker_url.reveal() == "redis://host/2"
 
 
 def test_no_secret_shows_itself() -> None:

@@ -133,6 +133,14 @@ def test_a_wait_that_would_not_leave_time_to_send_is_not_begun() -> None:
     assert run(Sends(BackendBusyError("busy", 5.0), "answer"), Time(), seconds=6.1)[0] == "answer"
 
 
+def test_nothing_is_sent_after_a_wait_that_was_cut_short() -> None:
+    sends = Sends(AWAY, "answer")
+    policy = RetryPolicy(3, 1.0, sleep=lambda _seconds: True)
+    with pytest.raises(BackendUnreachableError) as caught:
+        policy.run(sends, Deadline.after(30, "work", Time()))
+    assert (caught.value, sends.count) == (AWAY, 1)
+
+
 def test_the_bounds_belong_to_what_is_still_waited_and_to_what_is_not() -> None:
     longest = Sends(BackendBusyError("busy", 10.0), "answer")
     assert run(longest, Time(), first_wait=0)[0] == "answer"

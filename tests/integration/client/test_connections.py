@@ -3,6 +3,7 @@
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,8 +23,8 @@ from shared.errors import (
     DeadlineExceededError,
 )
 from shared.network import BoundedNetwork
-from tests.integration.client.clients import LATE, TIMEOUT, MakeClient, MakeServer
-from tests.integration.client.faults import sends
+from tests.integration.client.clients import LATE, STURDY, TIMEOUT, MakeClient, MakeServer
+from tests.integration.client.faults import sends, silent
 from tests.integration.client.hostile import Peer, Received, answer, execution, head, reset_at_once, well
 
 ONCE = Endpoint("POST", "v1/not-repeatable/", Acknowledgement)
@@ -229,6 +230,49 @@ def test_who_finds_no_free_connection_has_not_found_the_backend_dead(serve: Make
             api.execution("ex")
         assert first.result(5)
     assert type(caught.value) is BackendUnavailableError
+
+
+def test_an_outage_under_more_threads_than_connections_leaves_every_connection_usable(
+    serve: MakeServer, connect: MakeClient
+) -> None:
+    server = serve(silent)
+    client = connect(server.url, 4, INTERNAL_API_TIMEOUT="0.1", **STURDY)
+    api = client.for_organization("org")
+
+    def fail(_number: int) -> None:
+        with pytest.raises(BackendUnavailableError):
+            api.execution("ex")
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(fail, range(160)))
+    server.script, together = well, Barrier(4)
+
+    def work(_number: int) -> str:
+        together.wait(5)
+        return api.execution("ex").execution.id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == ["ex"] * 4
+
+
+@pytest.mark.parametrize(
+    "said", ["{}\r\n\r\n", "HTTP/1.1 200 OK\r\n{}\r\n\r\n", "HTTP/1.1 302 X\r\nLocation: /?{}\r\n\r\n"]
+)
+def test_an_answer_that_repeats_the_key_does_not_bring_it_into_an_error(
+    said: str, serve: MakeServer, connect: MakeClient
+) -> None:
+    key = "a+key/with=all&kinds-of-characters"
+
+    def parrot(request: Received, peer: Peer) -> None:
+        peer.send(said.format(request.headers["authorization"]).encode())
+        peer.close()
+
+    api = connect(serve(parrot).url, INTERNAL_SERVICE_API_KEY=key).for_organization("org")
+    with pytest.raises(BackendUnavailableError) as caught:
+        api.execution("ex")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "***" in shown
+    assert key not in shown
 
 
 def test_no_handshake_is_begun_when_the_time_is_over_and_nothing_stays_open(serve: MakeServer) -> None:

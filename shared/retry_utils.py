@@ -67,7 +67,7 @@ class RetryPolicy:
             wait=self._wait,
             stop=lambda state: self._used_up(state, deadline),
             before_sleep=lambda state: self._wait_out(state, deadline),
-            sleep=lambda _seconds: None,  # the hook before it has waited, since it knows for what
+            sleep=_waited_already,
             reraise=True,
         )
         return retrying(again)
@@ -95,6 +95,10 @@ class RetryPolicy:
 def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
     # For tenacity's types alone: when a wait is computed, there is an outcome, and it is an error.
     return state.outcome.exception() if state.outcome else None
+
+
+def _waited_already(_seconds: float) -> None:
+    """The hook before the sleep waits instead: it knows for what, and may end the retry."""
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -26,6 +26,7 @@ from shared.errors import (
     UnauthorizedError,
     WorkerError,
 )
+from shared.models import mistakes
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -199,8 +200,8 @@ def decode(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body:
     """
     if not 200 <= status < 300:
         raise _error(endpoint, status, headers, hide(reason(body))[:_SHOWN], hide)
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+    kind = headers.get("content-type", "").partition(";")[0].strip()
+    if kind.lower() != "application/json":
         raise BackendFailedError(
             f"{endpoint} answered {status} with {hide(kind)[:_SHOWN] or 'a body of no type'} instead of JSON: "
             "does INTERNAL_API_BASE_URL lead to the internal API?"
@@ -214,10 +215,8 @@ def decode(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], body:
 
 
 def _wrong(error: ValidationError) -> str:
-    """The fields that are wrong, without what stands in them: it may be somebody's document."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    shown = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in found[:3])
-    return f"{shown}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
+    found = mistakes(error)
+    return f"{'; '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
 
 
 def _error(endpoint: Endpoint[M], status: int, headers: Mapping[str, str], why: str, hide: Hide) -> WorkerError:

@@ -34,7 +34,7 @@ _BACKEND_REMEDIES: tuple[tuple[type[Exception], str], ...] = (
     ),
 )
 _BROKER_REMEDY = "start the broker, or correct host, virtual host, user and password in CELERY_BROKER_URL"
-_REDIS_REMEDY = "start Redis, or correct host, port, database, user and password in {variable}"
+_REDIS_REMEDY = "start Redis, or correct host, port, database, user and password in CACHE_REDIS_*"
 
 
 class Verdict(StrEnum):
@@ -79,7 +79,7 @@ def look(settings: Settings) -> Iterator[Finding]:
 def _remedy(name: str, error: Exception) -> str:
     if name == "backend":
         return next((remedy for kind, remedy in _BACKEND_REMEDIES if isinstance(error, kind)), _SEE_LOG)
-    return _BROKER_REMEDY if name == "broker" else _REDIS_REMEDY.format(variable="CACHE_REDIS_*")
+    return _BROKER_REMEDY if name == "broker" else _REDIS_REMEDY
 
 
 def backend(settings: Settings) -> Iterator[Finding]:

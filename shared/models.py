@@ -199,8 +199,10 @@ def parse(model: type[P], data: Any) -> P:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}"
-            for item in error.errors(include_url=False, include_input=False, include_context=False)
-        )
-        raise PayloadError(f"{model.__name__} has not the contract's shape: {wrong}") from None
+        raise PayloadError(f"{model.__name__} has not the contract's shape: {'; '.join(mistakes(error))}") from None
+
+
+def mistakes(error: ValidationError) -> list[str]:
+    """The fields that are wrong, without what stands in them: it may be somebody's document."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return [f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in found]

@@ -48,6 +48,12 @@ def finish(driver: Driver, run: Run, seconds: float = 120) -> Run:
     return run
 
 
+def watch_until_a_file_is(driver: Driver, run: Run, status: str) -> None:
+    for seen in driver.watch(run):
+        if any(row["status"] == status for row in seen.files.values()):
+            return
+
+
 def events(stack: Stack, worker: str, event: str) -> list[dict[str, Any]]:
     lines = stack.parts[worker].log.read_text().splitlines()
     return [found for line in lines if f'"{event}"' in line and (found := json.loads(line))["event"] == event]
@@ -145,9 +151,7 @@ def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fl
     driver.control("PUT", "switches", {"tool_seconds": 0.2})
     sent = documents(tmp_path, 30)
     run = driver.post(deployment, sent)
-    for seen in driver.watch(run):
-        if any(row["status"] == "COMPLETED" for row in seen.files.values()):
-            break
+    watch_until_a_file_is(driver, run, "COMPLETED")
     backend = stack.parts["backend"].pid
     os.kill(backend, signal.SIGTERM)
     wait_for(lambda: not stack.alive("backend"), 10, "the backend to end")
@@ -167,9 +171,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_work_to_the_next(
     driver.control("PUT", "switches", {"tool_seconds": 1.0})
     sent = documents(tmp_path, 6)
     run = driver.post(deployment, sent)
-    for seen in driver.watch(run):
-        if any(row["status"] == "EXECUTING" for row in seen.files.values()):
-            break
+    watch_until_a_file_is(driver, run, "EXECUTING")
     first = stack.parts.pop("file_processing")
     os.kill(first.pid, signal.SIGTERM)
     wait_for(lambda: not alive(first.pid), 10, "the worker to stop")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sandbox.stack import wait_for
 from tests.acceptance.conftest import BACKEND, Fleet
-from tests.acceptance.test_executions import counts, documents, events, finish
+from tests.acceptance.test_executions import counts, documents, events, finish, watch_until_a_file_is
 
 RECOVERY_SECONDS = 2
 OUTAGE_SECONDS = 5.0
@@ -59,9 +59,7 @@ def test_a_dead_backend_is_left_in_peace_and_its_work_waits_in_the_slots(
     driver.control("PUT", "switches", {"tool_seconds": 0.5})
     sent = documents(tmp_path, 64)
     run = driver.post(deployment, sent)
-    for seen in driver.watch(run):
-        if any(row["status"] == "COMPLETED" for row in seen.files.values()):
-            break
+    watch_until_a_file_is(driver, run, "COMPLETED")
     before = len(events(stack, "file_processing", "task_ended"))
     os.kill(stack.parts["backend"].pid, signal.SIGTERM)
     wait_for(lambda: not stack.alive("backend"), 10, "the backend to end")

@@ -256,12 +256,18 @@ def test_an_outage_under_more_threads_than_connections_leaves_every_connection_u
 
 
 @pytest.mark.parametrize(
-    "said", ["{}\r\n\r\n", "HTTP/1.1 200 OK\r\n{}\r\n\r\n", "HTTP/1.1 302 X\r\nLocation: /?{}\r\n\r\n"]
+    "said",
+    [
+        "{}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n{}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\n\r\n",
+        "HTTP/1.1 302 X\r\nLocation: /?{}\r\n\r\n",
+    ],
 )
 def test_an_answer_that_repeats_the_key_does_not_bring_it_into_an_error(
     said: str, serve: MakeServer, connect: MakeClient
 ) -> None:
-    key = "a+key/with=all&kinds-of-characters"
+    key = "A+key/with=all&kinds-of-Characters"
 
     def parrot(request: Received, peer: Peer) -> None:
         peer.send(said.format(request.headers["authorization"]).encode())
@@ -272,7 +278,7 @@ def test_an_answer_that_repeats_the_key_does_not_bring_it_into_an_error(
         api.execution("ex")
     shown = "".join(traceback.format_exception(caught.value))
     assert "***" in shown
-    assert key not in shown
+    assert key.lower() not in shown.lower()
 
 
 def test_no_handshake_is_begun_when_the_time_is_over_and_nothing_stays_open(serve: MakeServer) -> None:

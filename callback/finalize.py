@@ -1,69 +1,161 @@
-"""The end of an execution: its status and counts in one write, its pipeline's status, nothing left behind."""
+"""The end of an execution: status and counts in one write, its pipeline's status, its notifications, nothing left.
 
+Each step may be done again: a delivery that finds the execution terminal goes on with what comes after, and what is
+kept of the execution goes last.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from callback.aggregation import Verdict, verdict
+from callback.notifications import End, notify
+from callback.rows import results_of_rows
 from monitoring.prometheus_metrics import EXECUTIONS
 from shared.api_client import OrganizationAPI
 from shared.backend_models import Execution
-from shared.errors import NotFoundError, PayloadError
+from shared.call import Call, bury
+from shared.errors import NotFoundError
+from shared.execution_state import Run
 from shared.logging_utils import get_logger
 from shared.models import Callback, PipelineStatus, Status
-from shared.task import Call
+from shared.orchestration import REAPED
+from shared.transitions import may_become
 
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An execution that is to end.
+
+    Attributes:
+        call: this delivery.
+        backend: the internal API for its organization.
+        callback: what the message says.
+        execution: what the backend says.
+        run: what the workers know.
+        reaped: why the reaper ends it, if so.
+    """
+
+    call: Call
+    backend: OrganizationAPI
+    callback: Callback
+    execution: Execution
+    run: Run
+    reaped: str | None
+
+
 def finalize(call: Call, callback: Callback) -> dict[str, Any]:
-    """Write how an execution ended. A second delivery writes nothing twice; of a deleted one nothing is kept."""
+    """Write how an execution ended, and whatever follows from that."""
+    execution_id = callback.execution_id
     backend = call.backend(callback.organization_id)
     try:
-        execution = backend.execution(callback.execution_id)
-    except NotFoundError:
-        call.state.forget(callback.execution_id)
-        raise
-    status = execution.execution.status
-    if not execution.execution.is_terminal:
-        status = _end(call, backend, callback, execution)
-    _end_pipeline(backend, callback, execution, status)
-    call.state.forget(callback.execution_id)
-    return {"status": status, "execution_id": callback.execution_id}
-
-
-def _end(call: Call, backend: OrganizationAPI, callback: Callback, execution: Execution) -> str:
-    found = _verdict(call, callback, execution)
-    if not backend.end_execution(callback.execution_id, found.status, found.counts, found.message):
-        return backend.execution(callback.execution_id).execution.status
-    EXECUTIONS.labels(found.status).inc()
-    log.info("execution_ended", status=found.status, **_counts(found))
-    return found.status
-
-
-def _verdict(call: Call, callback: Callback, execution: Execution) -> Verdict:
-    total = execution.execution.total_files or 0
-    failure = call.state.failure(callback.execution_id)
-    return verdict(callback.results if failure else _results(call, callback), total, failure)
-
-
-def _results(call: Call, callback: Callback) -> list[Any]:
-    """What the batches recorded, where they did: a message may be a stray one, or somebody's."""
-    running = call.state.fan_in(callback.execution_id)
-    if running is None:
-        return callback.results
-    recorded = call.state.batch_results(callback.execution_id)
-    if len(recorded) < running.batches:
-        raise PayloadError(f"a callback came while {len(recorded)} of {running.batches} batches have ended")
-    return list(recorded)
-
-
-def _counts(found: Verdict) -> dict[str, int]:
-    counts = found.counts
-    return {"files": counts.total_files, "successful": counts.successful_files, "failed": counts.failed_files}
-
-
-def _end_pipeline(backend: OrganizationAPI, callback: Callback, execution: Execution, status: str) -> None:
+        execution = backend.execution(execution_id)
+    except NotFoundError as deleted:
+        _clear(call, call.state.run(execution_id), execution_id)
+        log.warning("execution_deleted", reason=str(deleted))
+        return {"status": "DELETED", "execution_id": execution_id}
+    run = call.state.run(execution_id)
+    if run is None and execution.execution.is_terminal:
+        return {"status": execution.execution.status, "execution_id": execution_id}
+    # Known from here on, whoever started it: what follows the status must be found to do after a crash.
+    run = run or call.state.register(_unregistered(callback, execution))
+    ending = Ending(call, backend, callback, execution, run, call.headers.get(REAPED))
+    missing = _missing_batches(ending)
+    if missing:
+        return _leave_alone(call, callback, missing)
+    status, message = _end(ending)
+    _end_pipeline(ending, status)
     pipeline_id = callback.pipeline_id or execution.execution.pipeline_id
-    if execution.source_config.is_api or not pipeline_id:
+    if pipeline_id:
+        notify(call, backend, End(execution_id, pipeline_id, status, message))
+    _clear(call, run, execution_id)
+    return {"status": status, "execution_id": execution_id}
+
+
+def _unregistered(callback: Callback, execution: Execution) -> Run:
+    return Run(
+        callback.execution_id,
+        callback.organization_id,
+        execution.execution.workflow_id,
+        callback.pipeline_id,
+        execution.source_config.is_api,
+    )
+
+
+def _clear(call: Call, run: Run | None, execution_id: str) -> None:
+    if run is not None and not run.is_api:
+        call.state.reservations.release(run.workflow_id, execution_id)
+    call.state.forget(execution_id)
+
+
+def _missing_batches(ending: Ending) -> str | None:
+    """Why a callback must not end the execution: it is a stray one, or somebody's, while batches are at work."""
+    call, execution_id = ending.call, ending.callback.execution_id
+    if ending.reaped or ending.execution.execution.is_terminal or call.state.failure(execution_id):
+        return None
+    if not ending.run.batches:
+        starting = call.claims.alive(call.state.claim(execution_id, "orchestration"))
+        return "a callback came while the execution was being started" if starting else None
+    recorded = call.state.recorded(execution_id)
+    missing = ending.run.batches - recorded
+    return f"a callback came while {recorded} of {ending.run.batches} batches have ended" if missing else None
+
+
+def _leave_alone(call: Call, callback: Callback, reason: str) -> dict[str, Any]:
+    bury(call, ValueError(reason), callback.results, **callback.model_dump(exclude={"results"}))
+    return {"status": "ignored", "execution_id": callback.execution_id}
+
+
+def _end(ending: Ending) -> tuple[str, str | None]:
+    """Write the status, unless it is final. The status that there is then, and its message."""
+    row = ending.execution.execution
+    if row.is_terminal and not (ending.reaped and row.status == Status.ERROR):
+        return row.status, row.error_message
+    found = _verdict(ending)
+    if not may_become(row.status, found.status, reaping=bool(ending.reaped)):
+        return row.status, row.error_message
+    if not ending.backend.end_execution(row.id, found.status, found.counts, found.message):
+        row = ending.backend.execution(row.id).execution
+        return row.status, row.error_message
+    EXECUTIONS.labels(found.status).inc()
+    counts = found.counts
+    said = {"files": counts.total_files, "successful": counts.successful_files, "failed": counts.failed_files}
+    log.info("execution_ended", status=found.status, reaped=ending.reaped, **said)
+    return found.status, found.message
+
+
+def _verdict(ending: Ending) -> Verdict:
+    state, execution_id = ending.call.state, ending.callback.execution_id
+    total = max(ending.execution.execution.total_files or 0, ending.run.files)
+    failure = state.failure(execution_id)
+    if failure is not None:
+        reason, files = failure
+        return verdict(ending.callback.results, max(total, files), reason)
+    results = list(_results(ending))
+    if ending.reaped and not total and not results[0].file_results:
+        return verdict([], 0, ending.reaped)
+    notes = [f"{name} was skipped: {reason}" for name, reason in sorted(state.skipped(execution_id).items())]
+    return verdict(results, total, None, [ending.reaped, *notes] if ending.reaped else notes)
+
+
+def _results(ending: Ending) -> Iterable[Any]:
+    """What the batches recorded, where they did; for the reaper, what the backend has of the files."""
+    execution_id = ending.callback.execution_id
+    if ending.reaped:
+        return [results_of_rows(ending.call, ending.backend, ending.run, ending.reaped)]
+    if ending.run.batches is None:
+        return ending.callback.results
+    return ending.call.state.batch_results(execution_id).values()
+
+
+def _end_pipeline(ending: Ending, status: str) -> None:
+    pipeline_id = ending.callback.pipeline_id or ending.execution.execution.pipeline_id
+    if ending.execution.source_config.is_api or not pipeline_id:
         return
     ended = PipelineStatus.SUCCESS if status == Status.COMPLETED else PipelineStatus.FAILURE
-    backend.pipeline_status(pipeline_id, ended, is_end=True)
+    try:
+        ending.backend.pipeline_status(pipeline_id, ended, is_end=True)
+    except NotFoundError:
+        log.info("pipeline_deleted")  # its execution ends all the same

@@ -14,9 +14,16 @@ TASK_QUEUES: Mapping[str, str] = MappingProxyType(
         "process_file_batch": "file_processing",
         "process_batch_callback": "file_processing_callback",
         "process_batch_callback_api": "api_file_processing_callback",
+        "send_webhook_notification": "notifications",
+        "process_notification_buffer": "notifications",
+        "logs_consumer": "celery_log_task_queue",
+        "process_log_history": "celery_periodic_logs",
+        "scheduler.tasks.execute_pipeline_task": "celery",
         # Names that older publishers still send.
         "workflow_manager.workflow_v2.file_execution_tasks.process_file_batch": "file_processing",
         "workflow_manager.workflow_v2.file_execution_tasks.process_batch_callback": "file_processing_callback",
+        # Ours alone: what became of a webhook, where the backend could not be told at once.
+        "workers.mark_notifications": "notifications",
     }
 )
 

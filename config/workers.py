@@ -16,7 +16,7 @@ class Orchestration:
 
     Attributes:
         is_api: the kind of execution this row is for, as the backend's `source_config.is_api` says it.
-        source: `module:function` that lists an execution's files, `(call, request) -> mapping of name to file`.
+        source: `module:function` that lists an execution's files, `(call, backend, request) -> files`.
         queue: where `async_execute_bin` belongs for this kind.
         batch_queue: where its batches of files go.
         callback_task: the task that ends an execution of this kind.
@@ -42,6 +42,7 @@ class Worker:
         health_port: TCP port of its health server.
         concurrency: how many tasks it runs at once in its threads.
         orchestration: the kind of execution it orchestrates, if it does.
+        timers: `module:function` of the rounds that it makes on its own timer.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Worker:
     health_port: int
     concurrency: int
     orchestration: Orchestration | None = None
+    timers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,17 @@ _WORKERS = (
     Worker(
         name="general",
         tasks="general.tasks",
-        queues=("celery",),
+        queues=(
+            "celery",
+            "scheduler",
+            "notifications",
+            "notifications_webhook",
+            "notifications_priority",
+            "celery_log_task_queue",
+            "celery_periodic_logs",
+        ),
         health_port=8081,
-        concurrency=8,
+        concurrency=16,
         orchestration=Orchestration(
             is_api=False,
             source="general.pipeline:source_files",
@@ -131,6 +141,7 @@ _WORKERS = (
         queues=("file_processing_callback", "api_file_processing_callback"),
         health_port=8083,
         concurrency=8,
+        timers=("callback.reaper:sweep",),
     ),
 )
 

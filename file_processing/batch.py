@@ -3,46 +3,121 @@
 import time
 from typing import Any
 
-from file_processing.file import leave_to_retry, process_file
-from shared.deadline import Deadline
-from shared.errors import PayloadError, WorkerError
+from file_processing.file import FileJob, leave_to_retry, process_file
+from shared.backend_models import Execution
+from shared.call import Call, bury
+from shared.errors import (
+    AlreadyDone,
+    BackendUnavailableError,
+    HandBack,
+    NotFoundError,
+    PayloadError,
+    StateStoreError,
+    WorkerError,
+)
 from shared.logging_utils import get_logger
-from shared.models import Batch, BatchResult, FileData, FileHash, FileResult, Status, parse
-from shared.orchestration import fan_in, is_ours, places
-from shared.task import Call, HandBack, bury
+from shared.models import Batch, BatchResult, Context, FileData, FileHash, FileResult, Status, parse
+from shared.orchestration import fan_in, is_ours, make_known, places
 
 log = get_logger(__name__)
 
 
-def process(call: Call, batch: Batch) -> BatchResult:
+def process(call: Call, batch: Batch, condemned: str | None = None) -> BatchResult:
     """Work through the files that have not ended, for at most a slice.
+
+    Args:
+        call: this delivery.
+        batch: the files.
+        condemned: why no file of it may run any more, if so: what has not ended is an error then.
 
     Raises:
         HandBack: the slice is over; what has ended is remembered.
+        AlreadyDone: the execution has ended without this batch.
         TransientError: backend or state store are away; likewise. Not once the file's time is over: it then ends ERROR.
     """
     data, state, files = batch.file_data, call.state, places(call, batch)
+    context = _context(call, data)
     results = state.file_results(data.execution_id, list(files))
     for place, file in files.items():
         if place in results:
             continue
         if call.slice.over or call.stopping.is_set():
             raise HandBack(f"{len(results)} of {len(files)} files have ended")
+        stopped = _stopped(call, data)
+        if stopped is not None:
+            results[place] = FileResult(file=file.file_name, status=Status.STOPPED, error=f"the execution is {stopped}")
+            continue
         spent = time.time() - state.file_started(data.execution_id, place, time.time())
         deadline = call.deadline.beside(call.settings.file_deadline - spent, "the file")
-        results[place] = _end_of(call, data, file, deadline)
+        results[place] = _end_of(FileJob(call, context, data, file, place, deadline, condemned))
         state.record_file(data.execution_id, place, results[place])
+        call.progressed()
     return _end(call, data, files, results)
 
 
-def _end_of(call: Call, data: FileData, file: FileHash, deadline: Deadline) -> FileResult:
+def _context(call: Call, data: FileData) -> Context:
+    """What all batches of the execution need, asked of the backend where the state store has it no more.
+
+    A batch of ours whose execution is not known is of one that the state store has lost: it is registered again.
+    """
+    run = call.state.run(data.execution_id) if is_ours(call) else None
+    lost = is_ours(call) and (run is None or run.batches is None)
+    kept = call.state.context(data.execution_id, data.organization_id)
+    if kept is not None and not lost:
+        return kept
+    execution = _execution(call, data)
+    if lost:
+        if execution.execution.is_terminal:
+            raise AlreadyDone(f"the execution is {execution.execution.status} already")
+        make_known(call, data)
+    context = Context(
+        execution_id=data.execution_id,
+        workflow_id=data.workflow_id,
+        organization_id=data.organization_id,
+        pipeline_id=data.pipeline_id,
+        is_api=execution.source_config.is_api,
+    )
+    call.state.keep_context(context)
+    return context
+
+
+def _execution(call: Call, data: FileData) -> Execution:
     try:
-        return process_file(call, data, file, deadline)
+        return call.backend(data.organization_id).execution(data.execution_id)
+    except NotFoundError as deleted:
+        call.state.forget(data.execution_id)
+        raise AlreadyDone("the execution was deleted") from deleted
+
+
+def _stopped(call: Call, data: FileData) -> str | None:
+    """The terminal status of the execution, if the backend calls it that: somebody has stopped it.
+
+    Asked once in five seconds for all batches of an execution. A backend that cannot be asked stops nothing.
+    """
+    found = call.state.stopped(data.execution_id)
+    if found is not None or not call.state.may_look(data.execution_id):
+        return found
+    try:
+        execution = _execution(call, data).execution
+    except BackendUnavailableError:
+        return None
+    if not execution.is_terminal:
+        return None
+    log.warning("execution_stopped", status=execution.status)
+    call.state.stop(data.execution_id, execution.status)
+    return execution.status
+
+
+def _end_of(job: FileJob) -> FileResult:
+    try:
+        return process_file(job)
+    except StateStoreError:
+        raise  # it is not the file's, however late it is
     except WorkerError as error:
-        if leave_to_retry(error, deadline):
+        if leave_to_retry(error, job.deadline):
             raise
-        log.warning("file_failed", file_number=file.file_number, reason=str(error))
-        return FileResult(file=file.file_name, status=Status.ERROR, error=str(error))
+        log.warning("file_failed", file_number=job.file.file_number, reason=str(error))
+        return FileResult(file=job.file.file_name, status=Status.ERROR, error=str(error))
 
 
 def _end(call: Call, data: FileData, files: dict[str, FileHash], results: dict[str, FileResult]) -> BatchResult:
@@ -80,8 +155,8 @@ def abandon(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
         if is_ours(call):
             fan_in(call, fold([], ""))
         return
-    files = places(call, batch)
-    ended = call.state.file_results(batch.file_data.execution_id, list(files))
-    log.error("batch_abandoned", files=len(files) - len(ended), reason=reason)
-    rest = {place: FileResult(file=file.file_name, status=Status.ERROR, error=reason) for place, file in files.items()}
-    _end(call, batch.file_data, files, rest | ended)
+    log.error("batch_abandoned", files=len(batch.files), reason=reason)
+    try:
+        process(call, batch, condemned=reason)
+    except AlreadyDone:
+        log.info("batch_without_execution", reason=reason)

@@ -3,9 +3,11 @@
 from typing import Any
 
 from file_processing.batch import abandon, process
+from shared.call import Call, note_unknown
 from shared.logging_utils import bind_context
 from shared.models import Batch, parse
-from shared.task import Call, note_unknown, task
+from shared.orchestration import batch_work
+from shared.task import task
 
 
 @task(
@@ -13,6 +15,7 @@ from shared.task import Call, note_unknown, task
     "workflow_manager.workflow_v2.file_execution_tasks.process_file_batch",
     finalizer=abandon,
     sliced=True,
+    work=batch_work,
 )
 def process_file_batch(call: Call, /, batch_data: dict[str, Any], **unknown: Any) -> dict[str, Any]:
     """Work through the files of one batch. Payload and return: contract section 1.

@@ -6,15 +6,12 @@ Nothing is a mock: a broker that speaks its protocol, worker processes, HTTP on 
 import io
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -22,6 +19,7 @@ import click
 from sandbox.demo_view import View
 from sandbox.driver import Driver, Run
 from sandbox.extraction.document import SUPPORTED
+from sandbox.parent import end_with_parent
 from sandbox.stack import FOUR, Stack, StackError, listens, unusable_broker
 
 _SAMPLES = Path(__file__).parent / "samples"
@@ -62,7 +60,7 @@ def demo(files: tuple[Path, ...], output: Path | None, **options: Any) -> None:
     """
     documents = _documents(files or _samples())
     _check(output, options["broker"], options["database_url"])
-    _end_with_parent()
+    end_with_parent()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -146,24 +144,6 @@ def _unusable(path: Path) -> str | None:
     if not path.is_file():
         return "it is not a file"
     return None if os.access(path, os.R_OK) else "it cannot be read; check its permissions"
-
-
-def _end_with_parent() -> None:
-    """Leave as on Ctrl-C when told to end, and when whoever started us is gone: a killed launcher tells nobody."""
-
-    def leave(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, leave)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

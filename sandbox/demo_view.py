@@ -13,7 +13,8 @@ from rich.table import Table
 from sandbox.driver import Run
 
 _WIDTH = 160  # of what is not a terminal: a log, a pipe
-_COLOURS = {"COMPLETED": "green", "ERROR": "red", "STOPPED": "red", "EXECUTING": "yellow"}
+_TERMINAL = frozenset({"COMPLETED", "ERROR", "STOPPED"})
+_COLOURS = {"COMPLETED": "green", "ERROR": "red", "STOPPED": "red", "executing": "yellow"}
 
 
 class View:
@@ -81,8 +82,10 @@ class View:
 
 
 def _state(run: Run, name: str) -> str:
-    row = run.files.get(name)
-    return "waiting" if row is None else row["status"] or "created"
+    status = run.files.get(name, {}).get("status")
+    if status in _TERMINAL:
+        return str(status)
+    return run.progress.get(name) or status or "waiting"
 
 
 def _coloured(state: str) -> str:

@@ -4,12 +4,14 @@ import mimetypes
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
+import redis
 
 from sandbox.stack import Stack, StackError
 
@@ -42,6 +44,7 @@ class Run:
     Attributes:
         names: the names that documents were posted under, and those they were given by.
         files: what the backend says of each, by its given name.
+        progress: where the workers say that each is, by its given name, while they are at it.
         stages: the seconds from the start at which each stage was first seen.
     """
 
@@ -50,6 +53,7 @@ class Run:
     started: float = field(default_factory=time.monotonic)
     execution: dict[str, Any] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    progress: dict[str, str] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
 
     def see(self, seen: Mapping[str, Any]) -> None:
@@ -78,6 +82,7 @@ class Driver:
 
     def __init__(self, stack: Stack) -> None:
         self._check = stack.check
+        self._redis = redis.Redis.from_url(stack.redis_url, decode_responses=True)
         self._control = _bearer(stack.key)
         self._http = httpx.Client(base_url=stack.backend_url, timeout=60, trust_env=False)
 
@@ -86,6 +91,7 @@ class Driver:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._http.close()
+        self._redis.close()
 
     def control(self, method: str, path: str, json: Any = None) -> dict[str, Any]:
         """Ask one of the backend's `/sandbox/` routes."""
@@ -108,15 +114,15 @@ class Driver:
         made = self.control("POST", "setup/", wanted)
         return Deployment(**{name: made[name] for name in Deployment.__slots__})
 
-    def post(self, deployment: Deployment, documents: Mapping[str, Path]) -> Run:
-        """Post documents by the names they are given; does not wait for their end."""
+    def post(self, deployment: Deployment, documents: Mapping[str, Path], **options: str) -> Run:
+        """Post documents by the names they are given, with options of the API; does not wait for their end."""
         names = _sendable(documents)
         parts = [
             ("files", (name, documents[given].read_bytes(), mimetypes.guess_type(name)[0]))
             for name, given in names.items()
         ]
         answer = self._http.post(
-            deployment.path, data={"timeout": "-1"}, files=parts, headers=_bearer(deployment.api_key)
+            deployment.path, data={"timeout": "-1", **options}, files=parts, headers=_bearer(deployment.api_key)
         )
         return Run(_json(answer)["execution_id"], names)
 
@@ -137,8 +143,17 @@ class Driver:
                 raise StackError(f"execution {run.execution_id} has not ended within {seconds:g} s")
             self._check()
             run.see(self.control("GET", f"executions/{run.execution_id}/"))
+            run.progress = self._progress(run)
             yield run
             time.sleep(_LOOK_SECONDS)
+
+    def _progress(self, run: Run) -> dict[str, str]:
+        """Where the workers say that files are; nothing while they cannot be asked."""
+        with suppress(redis.RedisError):
+            stages = cast("dict[str, str]", self._redis.hgetall(f"workers:execution:{run.execution_id}:stages"))
+            names = {place: place.split("/", 2)[2] for place in stages}
+            return {run.names.get(names[place], names[place]): stage for place, stage in stages.items()}
+        return {}
 
     def results(self, deployment: Deployment, run: Run) -> dict[str, dict[str, Any]]:
         """The results as the public endpoint gives them, by file name."""

@@ -57,6 +57,7 @@ def end(kept: list[subprocess.Popen[bytes]]) -> None:
     for process in reversed(kept):
         if process.poll() is None:
             process.terminate()
+            os.killpg(process.pid, signal.SIGCONT)  # one that is stopped cannot end
     until = time.monotonic() + _PATIENCE_SECONDS
     for process in kept:
         try:

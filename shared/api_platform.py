@@ -1,8 +1,8 @@
 """The internal API of what executions belong to, and of those who want to hear of them: workflows, pipelines,
-organizations, notifications, logs (contract section 2).
+organizations, notifications (contract section 2).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from shared.models import PipelineStatus
 
 
 class PlatformAPI(BoundAPI):
-    """Workflows and their tools, pipelines, organizations, notifications, usage and logs."""
+    """Workflows and their tools, pipelines, organizations, notifications and usage."""
 
     def workflow(self, workflow_id: str) -> models.Workflow:
         """A workflow, with the decrypted credentials of both its ends: never log it (contract section 2, workflow).
@@ -113,10 +113,6 @@ class PlatformAPI(BoundAPI):
         body = {**asdict(event), "timestamp": event.timestamp.isoformat()}
         return self._call(endpoints.BUFFER_EVENT(body)).buffer_row_id
 
-    def dispatch_notifications(self) -> models.BufferRun:
-        """Have all events sent that are due, of every organization (contract section 2, buffer)."""
-        return self._call(endpoints.BUFFER_RUN({}))
-
     def mark_dispatched(self, buffer_row_ids: Sequence[str], organization: models.OrganizationKey) -> int:
         """Say that events have reached their webhook (contract section 2, buffer).
 
@@ -144,15 +140,3 @@ class PlatformAPI(BoundAPI):
             BackendRefusedError: with status 400, for an address or an authorization that is none.
         """
         return self._call(endpoints.WEBHOOK(asdict(webhook)))
-
-    def emit(self, room: str, event: str, data: Mapping[str, Any]) -> None:
-        """Show something to those who watch a room, once (contract section 2, logs). Whether anybody does is not said.
-
-        Raises:
-            BackendRefusedError: with status 400, without a room or an event.
-        """
-        self._call(endpoints.EMISSION({"room": room, "event": event, "data": dict(data)}))
-
-    def process_log_history(self) -> models.LogRun:
-        """Have the log records that wait in Redis moved to the database, of every organization (contract section 2)."""
-        return self._call(endpoints.LOG_HISTORY({}))

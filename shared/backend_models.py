@@ -8,7 +8,7 @@ wherever the backend may hold an illegal one. Credentials and what stands in doc
 from dataclasses import dataclass
 from typing import Any, NewType
 
-from pydantic import AliasChoices, ConfigDict, Field, RootModel
+from pydantic import AliasChoices, AwareDatetime, ConfigDict, Field, RootModel
 
 from shared.models import TERMINAL, FileHash, Payload, Status
 
@@ -42,6 +42,7 @@ class ExecutionRow(Answer):
     error_message: str | None = None
     execution_log_id: str | None = None
     execution_time: float | None = None
+    created_at: AwareDatetime | None = Field(default=None, strict=False)
 
     @property
     def is_terminal(self) -> bool:

@@ -6,16 +6,32 @@ import argparse
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from celery.exceptions import DuplicateTaskNameWarning
 
 from config.workers import Profile, UnknownProfileError, profile_named
-from shared import lifecycle
-from shared.celery_settings import celery_settings
+from shared import lifecycle, timers
+from shared.celery_settings import PUBLISHING_CONNECT_SECONDS, celery_settings, publishing_options
 from shared.config import Settings
-from shared.task import WorkerApp, register
+from shared.call import WorkerApp
+from shared.task import register
 from shared.variables import SettingsError
+
+
+class _App(WorkerApp):
+    """The application of a worker process."""
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Celery's own, but a publish never hangs on it."""
+        bounded = publishing_options(self.resources.settings)
+        named = {"connect_timeout": PUBLISHING_CONNECT_SECONDS, "transport_options": bounded}
+        return super().connection_for_write(url, **named | options)
+
+    def __reduce__(self) -> tuple[Callable[[str], WorkerApp], tuple[str]]:
+        """A spawned child of a prefork pool builds its own, from the same environment."""
+        return worker_app, (self.profile.name,)
 
 
 def build_app(profile: Profile, settings: Settings) -> WorkerApp:
@@ -25,7 +41,7 @@ def build_app(profile: Profile, settings: Settings) -> WorkerApp:
         DuplicateTaskNameWarning: two functions have one task name. Celery only warns, and one of them silently wins.
     """
     # No fixups: Celery's own would import Django wherever DJANGO_SETTINGS_MODULE is set.
-    app = WorkerApp(profile.name, fixups=[])
+    app = _App(profile.name, fixups=[])
     app.profile = profile
     app.resources = lifecycle.Resources(settings)
     app.conf.update(celery_settings(profile, settings))
@@ -43,7 +59,8 @@ def worker_app(profile_name: str) -> WorkerApp:
         app = build_app(profile_named(profile_name), Settings.load())
     except (SettingsError, UnknownProfileError) as error:
         sys.exit(f"workers: {profile_name} cannot start:\n{error}")
-    lifecycle.install(app.resources)
+    lifecycle.install(app.resources, app.steps["worker"])
+    timers.install(app)
     return app
 
 

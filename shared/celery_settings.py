@@ -9,7 +9,7 @@ from kombu.entity import Exchange, Queue
 
 from config.queue_routing import task_routes
 from config.workers import Profile
-from shared.config import VISIBILITY_SECONDS, Settings
+from shared.config import Settings
 
 
 def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
@@ -18,20 +18,45 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
         **_messages(),
         **_delivery(),
         **_connections(settings),
-        # Classic, durable, a direct exchange of the same name, no arguments: as every publisher declares them.
-        # Declared otherwise, the other side fails with 406. (contract section 1)
-        "task_queues": [Queue(name, Exchange(name, "direct"), name) for name in profile.queues],
+        **_queues(profile, settings),
         "task_routes": task_routes(),
         # The work is waiting on HTTP, so threads: a tenth of the memory of processes at the same rate.
         # https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html
         "worker_pool": "threads",
         "worker_concurrency": profile.concurrency,
+        # A connection to publish for each slot, or one that waits for a silent broker holds up the others.
+        "broker_pool_limit": max(10, profile.concurrency),
         # Keeps what it cannot take, instead of logging it whole and dropping it.
         "worker_consumer": "shared.dead_letters:KeepingConsumer",
         # A log handler of ours is there already: shared.logging_utils.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
+
+
+def _queues(profile: Profile, settings: Settings) -> dict[str, Any]:
+    """Durable, a direct exchange of the same name: as every publisher declares them, or the other side fails with 406.
+
+    Classic without arguments (contract section 1). Quorum with its type alone, as Celery's own publishers declare it: a
+    delivery limit among the arguments would have to be among everybody's. The broker's is none on RabbitMQ 3 and 20 on
+    4, only a message that could not be published again comes near it, and a policy may raise it. One type for all that
+    is declared here, so dead letters, which people still need, are replicated where the rest is.
+    Celery sees the type, and sets the prefetch per consumer: quorum queues have no global one.
+    https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html#using-quorum-queues
+    """
+    quorum = settings.queue_type == "quorum" and not _on_redis(settings)
+    arguments = {"x-queue-type": "quorum"} if quorum else None
+    return {
+        "task_queues": [
+            Queue(name, Exchange(name, "direct"), name, queue_arguments=arguments) for name in profile.queues
+        ],
+        "task_create_missing_queue_type": "quorum" if quorum else "classic",
+        "worker_detect_quorum_queues": True,
+    }
+
+
+def _on_redis(settings: Settings) -> bool:
+    return settings.broker_url.reveal().startswith("redis")
 
 
 def _messages() -> dict[str, Any]:
@@ -59,7 +84,6 @@ def _delivery() -> dict[str, Any]:
 
 
 def _connections(settings: Settings) -> dict[str, Any]:
-    redis_broker = settings.broker_url.reveal().startswith("redis")
     return {
         "broker_url": settings.broker_url.reveal(),
         "broker_connection_timeout": 4,
@@ -68,22 +92,38 @@ def _connections(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         # Effects are idempotent, so a task that lost its connection goes on instead of being cut in the middle.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # Publishing ends within seconds when the broker is away; the task is then retried as a whole.
+        # Celery would raise the prefetch count again from the pool's threads after a reconnect: several then read one
+        # socket, and a worker goes deaf with its messages unacknowledged. Seen on RabbitMQ under threads.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-enable-prefetch-count-reduction
+        "worker_enable_prefetch_count_reduction": False,
+        # Once more on a fresh connection, for one that was cut while it was idle; then the task is retried as a whole.
         # https://docs.celeryq.dev/en/stable/userguide/calling.html#message-sending-retry
-        "task_publish_retry_policy": {
-            "max_retries": 2,
-            "interval_start": 0.2,
-            "interval_step": 0.3,
-            "interval_max": 1,
-        },
-        "broker_transport_options": _redis_options() if redis_broker else _rabbitmq_options(),
+        "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0.2, "interval_step": 0, "interval_max": 0.2},
+        "broker_transport_options": _redis_options(settings) if _on_redis(settings) else _rabbitmq_options(),
     }
 
 
-def _redis_options() -> dict[str, Any]:
+def publishing_options(settings: Settings) -> dict[str, Any]:
+    """What a connection that publishes has besides: no wait is longer than this, so that a publish ends within 10 s.
+
+    Two sends and up to three connects. A connection that consumes may wait longer: silence is normal there.
+    """
+    bounded = {"socket_connect_timeout": 2, "socket_timeout": 3}
+    return bounded if _on_redis(settings) else {"read_timeout": 3, "write_timeout": 3}
+
+
+PUBLISHING_CONNECT_SECONDS = 2
+
+
+def _redis_options(settings: Settings) -> dict[str, Any]:
     # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
     return {
-        "visibility_timeout": VISIBILITY_SECONDS,
+        "visibility_timeout": settings.visibility,
+        # Looked for every 3 s, by whichever worker has the lock; kombu's own pace is 100 s. And a worker that dies with
+        # the lock must not keep the others from looking for five minutes.
+        "unacked_restore_interval": 3,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 30,
         "socket_connect_timeout": 4,
         "socket_timeout": 30,
         "socket_keepalive": True,

@@ -5,9 +5,11 @@ from itertools import chain
 
 import click
 
-from shared.config import VISIBILITY_SECONDS, Settings
+from shared.config import Settings
+from shared.errors import WorkerError
 from shared.health import Finding, Verdict, look
 from shared.logging_utils import configure_logging
+from shared.orphans import hand_over
 from shared.variables import SettingsError
 
 _WIDTH = 26
@@ -39,18 +41,25 @@ def times(settings: Settings) -> Iterator[str]:
         ("a file", settings.file_deadline, "FILE_DEADLINE_SECONDS, below the execution's"),
         ("an execution", settings.execution_deadline, "EXECUTION_DEADLINE_SECONDS"),
         ("the circuit, open", settings.breaker_recovery, "CIRCUIT_BREAKER_RECOVERY_TIMEOUT"),
-        ("a message held, on Redis", VISIBILITY_SECONDS, "fixed; above the slice and one request"),
+        ("an execution without news", settings.stall, "STALL_SECONDS, then the reaper looks after it"),
+        ("a stop", settings.drain, "DRAIN_SECONDS, below the container's grace"),
+        ("a lease of a dead worker", settings.lease, "LEASE_SECONDS"),
+        ("a message held, on Redis", settings.visibility, "BROKER_VISIBILITY_TIMEOUT, above slice, request and stop"),
+        ("a message held, on RabbitMQ", settings.consumer_timeout, "BROKER_CONSUMER_TIMEOUT, likewise"),
     )
     for what, seconds, variable in table:
         yield f"{what:{_WIDTH}}{seconds:>7g} s  {variable}"
 
 
 @click.command()
+@click.option("--orphans", nargs=2)
 @click.pass_context
-def main(context: click.Context) -> None:
+def main(context: click.Context, orphans: tuple[str, str] | None) -> None:
     """Print everything, as it is found. Exits 1 if anything is wrong."""
     configure_logging("ERROR", "auto")
     settings, findings = configuration()
+    if orphans is not None and settings is not None:
+        context.exit(_hand_over(settings, *orphans))
     wrong = False
     for finding in chain(findings, look(settings) if settings else ()):
         wrong |= finding.verdict is Verdict.WRONG
@@ -58,6 +67,16 @@ def main(context: click.Context) -> None:
     if settings:
         click.echo("\n".join(["", *times(settings)]))
     context.exit(int(wrong))
+
+
+def _hand_over(settings: Settings, organization_id: str, workflow_id: str) -> int:
+    try:
+        for line in hand_over(settings, organization_id, workflow_id):
+            click.echo(line)
+    except WorkerError as error:
+        click.echo(f"workers: orphans cannot be looked for: {error}", err=True)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,30 +3,34 @@
 No pydantic here, so that a process that needs only its settings (the scheduler) stays light.
 """
 
+import math
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from shared.variables import (
+    Network,
     Secret,
     SettingsError,
+    addresses,
     api_address,
     api_key,
     broker_address,
+    host,
     integer,
+    networks,
     number,
     one_of,
     pem_file,
     read,
+    signing_key,
     text,
     var,
 )
 
 _WEAK_KEYS = frozenset({"changeme", "secret", "password", "internal", "test", "dev-internal-key-123", "internal-key"})
 _SHORTEST_KEY = 16
-# How long a message may be held before a Redis broker gives it to another worker.
-VISIBILITY_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +125,79 @@ class Settings:
         "60",
     )
     broker_url: Secret = var("CELERY_BROKER_URL", broker_address, "the message broker, RabbitMQ or Redis")
-    redis_host: str = var("CACHE_REDIS_HOST", text, "the state store, which the backend reads API results from")
+    queue_type: str = var(
+        "CELERY_QUEUE_TYPE",
+        one_of("classic", "quorum"),
+        "how queues are declared on RabbitMQ; quorum only where every publisher agrees",
+        "classic",
+    )
+    visibility: int = var(
+        "BROKER_VISIBILITY_TIMEOUT",
+        integer(5, 43_200),
+        "seconds after which a Redis broker gives a held message to another worker",
+        "600",
+    )
+    consumer_timeout: int = var(
+        "BROKER_CONSUMER_TIMEOUT",
+        integer(10, 86_400),
+        "seconds after which RabbitMQ ends a consumer that holds a message: its own consumer_timeout",
+        "1800",
+    )
+    drain: float = var(
+        # RabbitMQ hears nothing from a process that drains, and takes one for dead after a minute.
+        "DRAIN_SECONDS",
+        number(0.5, 50),
+        "seconds after SIGTERM in which the process ends, be it with force",
+        "10",
+    )
+    redis_host: str = var("CACHE_REDIS_HOST", host, "the state store, which the backend reads API results from")
     redis_port: int = var("CACHE_REDIS_PORT", integer(1, 65535), "its port", "6379")
     redis_db: int = var("CACHE_REDIS_DB", integer(0, 1_000_000), "its database", "0")
     redis_username: str = var("CACHE_REDIS_USERNAME", text, "its user", "", optional=True)
     redis_password: Secret = var("CACHE_REDIS_PASSWORD", Secret, "its password", "", optional=True)
+    redis_sentinels: tuple[tuple[str, int], ...] = var(
+        "CACHE_REDIS_SENTINELS",
+        addresses,
+        "host:port of the sentinels that know where it is now, if there are any",
+        "",
+        optional=True,
+    )
+    redis_sentinel_master: str = var("CACHE_REDIS_SENTINEL_MASTER", text, "its name among them", "mymaster")
+    lease: float = var(
+        "LEASE_SECONDS",
+        number(1, 300),
+        "seconds after which the work of a process that died is taken over; leases are renewed thrice in that time",
+        "15",
+    )
+    most_deliveries: int = var(
+        "MAX_DELIVERIES",
+        integer(1, 1_000),
+        "deliveries of one piece of work that may end with its process before it is given up",
+        "5",
+    )
+    stall: float = var(
+        "STALL_SECONDS",
+        number(1, 86_400),
+        "seconds without progress after which the reaper looks after an execution",
+        "600",
+    )
+    reaper_interval: float = var(
+        "REAPER_INTERVAL_SECONDS", number(0.1, 3_600), "seconds between two rounds of the reaper", "60"
+    )
+    log_queue: str = var("LOG_HISTORY_QUEUE_NAME", text, "the Redis list of log records", "log_history_queue")
+    webhook_networks: tuple[Network, ...] = var(
+        "WEBHOOK_ALLOWED_NETWORKS",
+        networks,
+        "private networks that webhooks may go to all the same, such as 10.1.0.0/16",
+        "",
+        optional=True,
+    )
+    webhook_key: Secret = var(
+        "WEBHOOK_SIGNING_KEY", signing_key, "signs webhooks (HMAC-SHA256), if it is set", "", optional=True
+    )
+    webhook_timeout: float = var(
+        "WEBHOOK_TIMEOUT", number(0.1, 300), "the most seconds for one webhook, whatever its message says", "30"
+    )
     max_parallel_batches: int = var(
         "MAX_PARALLEL_FILE_BATCHES",
         integer(1, 100),
@@ -140,7 +212,7 @@ class Settings:
     )
     task_deadline: float = var(
         "TASK_DEADLINE_SECONDS",
-        number(1, 599),
+        number(1, 3_600),
         "seconds one delivery of any other task may take",
         "300",
     )
@@ -201,13 +273,31 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     found += _certificates(
         values.get("backend_ca"), values.get("backend_client_cert"), values.get("backend_client_key")
     )
-    held = values.get("batch_slice", 0) + values.get("backend_timeout", 0)
-    if held >= VISIBILITY_SECONDS:
-        found.append(
-            f"BATCH_SLICE_SECONDS and INTERNAL_API_TIMEOUT together must be below {VISIBILITY_SECONDS}, "
-            f"after which a broker gives a held message to another worker: {held:g} is not"
-        )
+    found += _holding_times(values)
     return found
+
+
+def _holding_times(values: Mapping[str, Any]) -> list[str]:
+    """How long a message may be held, against how long the broker lets us: the table of times in ARCHITECTURE.md."""
+    if "broker_url" not in values:
+        return []
+    redis_broker = values["broker_url"].reveal().startswith("redis")
+    name, most = (
+        ("BROKER_VISIBILITY_TIMEOUT", values.get("visibility", math.inf))
+        if redis_broker
+        else ("BROKER_CONSUMER_TIMEOUT", values.get("consumer_timeout", math.inf))
+    )
+    held = sum(values.get(part, 0) for part in ("batch_slice", "backend_timeout", "drain"))
+    longest = {
+        "BATCH_SLICE_SECONDS, INTERNAL_API_TIMEOUT and DRAIN_SECONDS together": held,
+        "TASK_DEADLINE_SECONDS": values.get("task_deadline", 0),
+    }
+    return [
+        f"{what} must be below {name}, after which a broker gives a held message to another worker: "
+        f"{seconds:g} is not below {most:g}"
+        for what, seconds in longest.items()
+        if seconds >= most
+    ]
 
 
 def _certificates(authorities: str | None, certificate: str | None, key: str | None) -> list[str]:

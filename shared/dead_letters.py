@@ -5,19 +5,59 @@ Celery would log such a message with its whole body, which may be somebody's doc
 
 import logging
 from collections.abc import Callable
+from os import EX_CONFIG
 from typing import Any
 
+from amqp.exceptions import PreconditionFailed
+from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import Consumer
-from kombu.entity import Exchange, Queue
 
 from config.queue_routing import DEAD_LETTERS
 from shared.logging_utils import get_logger
 
 log = get_logger(__name__)
 
+_QUEUE_REMEDY = (
+    "the queue exists as another type than CELERY_QUEUE_TYPE says: set that to the queue's type; or, to change it, "
+    "stop all who publish to it or consume it, let it run empty, delete it, and start everybody with the new type"
+)
+
 
 class KeepingConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
-    """Celery's consumer, but for messages that are not a task of this process."""
+    """Celery's consumer, but for messages that are not a task of this process, and for how it meets its broker."""
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc] # Celery ships no types
+        """Without the 56 queues and exchanges for delays, which it declares for quorum queues: `shared/delays.py`."""
+
+        default_steps = [  # noqa: RUF012 # as in Celery
+            step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
+        ]
+
+    def start(self) -> None:
+        """Consume until the end.
+
+        Raises:
+            WorkerShutdown: a queue exists, and not as CELERY_QUEUE_TYPE says.
+        """
+        try:
+            super().start()
+        except PreconditionFailed as refused:
+            if "inequivalent arg" not in str(refused):
+                raise
+            log.critical("queue_refused", reason=str(refused), remedy=_QUEUE_REMEDY)
+            raise WorkerShutdown(EX_CONFIG) from refused
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Celery's own, but for what ends the worker: kombu 5.7 closes a channel of a lost Redis in the wrong order.
+
+        Closing a channel reads what was asked for and then puts back what is unacknowledged. Where the first fails,
+        kombu forgets where the broker is, closes again, and dies of the second with an AttributeError, as does every
+        later acknowledgement. Both have been tried once this is over, and nothing is left to be closed.
+        """
+        if self.task_consumer is not None and self.connection.transport.driver_type == "redis":
+            for _ in ("what was asked for", "what is unacknowledged"):
+                self.connection.maybe_close_channel(self.task_consumer.channel)
+        super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], Any]:
         """Celery's own, but for messages that break it: one of them would end the process, and then the next one's."""
@@ -59,6 +99,6 @@ class KeepingConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
                 content_encoding=message.content_encoding or "binary",
                 headers={**headers, "kept_from": queue, "kept_because": reason},
                 routing_key=DEAD_LETTERS,
-                declare=[Queue(DEAD_LETTERS, Exchange(DEAD_LETTERS, "direct"), DEAD_LETTERS)],
+                declare=[self.app.amqp.queues[DEAD_LETTERS]],
             )
         message.ack_log_error(logging.getLogger(__name__), self.connection_errors)

@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from shared.errors import DeadlineExceededError
 
 
+def _nothing() -> None:
+    """What guards work that is nobody else's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """A point in time by a monotonic clock, what it is for, and who spent the time until then.
@@ -16,12 +20,14 @@ class Deadline:
         at: seconds on `clock`.
         what: the work it bounds, as an error message names it.
         spent: seconds by step. The parts of one piece of work share it; it belongs to one thread.
+        guard: raises if the work may not go on for another reason than its time: it may be another's by now.
     """
 
     at: float
     what: str
     clock: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
     spent: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+    guard: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
 
     @classmethod
     def after(cls, seconds: float, what: str, clock: Callable[[], float] = time.monotonic) -> "Deadline":
@@ -30,11 +36,11 @@ class Deadline:
 
     def beside(self, seconds: float, what: str) -> "Deadline":
         """Another deadline for the same steps, that many seconds from now, be it sooner or later."""
-        return Deadline(self.clock() + seconds, what, self.clock, self.spent)
+        return Deadline(self.clock() + seconds, what, self.clock, self.spent, self.guard)
 
     def within(self, seconds: float, what: str) -> "Deadline":
         """The deadline of a part of this work: that many seconds from now, and never later than the whole."""
-        return Deadline(min(self.at, self.clock() + seconds), what, self.clock, self.spent)
+        return Deadline(min(self.at, self.clock() + seconds), what, self.clock, self.spent, self.guard)
 
     @property
     def remaining(self) -> float:
@@ -47,7 +53,8 @@ class Deadline:
         return self.remaining == 0.0
 
     def check(self) -> None:
-        """Raise the error of `exceeded` if no time is left."""
+        """Raise the error of `exceeded` if no time is left, or what the guard raises."""
+        self.guard()
         if self.over:
             raise self.exceeded()
 

@@ -71,7 +71,8 @@ BUFFER_EVENT = Endpoint("POST", "v1/webhook/buffer/enqueue/", platform.BufferedE
 BUFFER_DISPATCHED = Endpoint("POST", "v1/webhook/buffer/mark/dispatched/", platform.MarkedRows, repeatable=True)
 BUFFER_DEAD_LETTER = Endpoint("POST", "v1/webhook/buffer/mark/dead-letter/", platform.MarkedRows, repeatable=True)
 WEBHOOK = Endpoint("POST", "v1/webhook/send/", platform.QueuedWebhook, _BULK)
-EMISSION = Endpoint("POST", "emit-websocket/", models.Acknowledgement, _BULK)
+# A room is a session's, whosever it is.
+EMISSION = Endpoint("POST", "emit-websocket/", models.Acknowledgement, _BULK, needs_organization=False)
 # The next two are for every organization, and asked for time and again: what one leaves undone, the next one does.
 BUFFER_RUN = Endpoint("POST", "v1/webhook/buffer/process/", platform.BufferRun, _BULK, needs_organization=False)
 LOG_HISTORY = Endpoint(

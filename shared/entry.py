@@ -11,11 +11,16 @@ from typing import Any
 from config.workers import Orchestration, orchestration_of
 from monitoring.prometheus_metrics import MESSAGES_FORWARDED
 from shared.api_client import OrganizationAPI
-from shared.errors import BackendRefusedError, BackendUnavailableError, OrchestrationError
+from shared.backend_models import History
+from shared.call import Call, bury, note_unknown
+from shared.claims import Claim
+from shared.errors import AnswerTooLargeError, BackendRefusedError, BackendUnavailableError, OrchestrationError
+from shared.execution_state import Run
 from shared.logging_utils import bind_context, get_logger
-from shared.models import ExecuteOptions, ExecuteRequest, FileHash, parse
-from shared.orchestration import fan_out, send_callback
-from shared.task import Call, bury, note_unknown, task
+from shared.models import Context, ExecuteOptions, ExecuteRequest, FileHash, Status, parse
+from shared.orchestration import fan_out, finish, run_of, send_again
+from shared.task import task
+from shared.transitions import may_become
 
 log = get_logger(__name__)
 
@@ -26,28 +31,28 @@ _UNPROCESSABLE = 422
 _BATCHES_KEY = "MAX_PARALLEL_FILE_BATCHES"
 
 
+def _work(call: Call, /, *args: Any, **_options: Any) -> Claim | None:
+    """An execution is started once, by whatever message comes first."""
+    named = len(args) > 2 and isinstance(args[2], str) and args[2]
+    return call.state.claim(args[2], "orchestration") if named else None
+
+
 def _end_failed(call: Call, error: Exception, /, *args: Any, **options: Any) -> None:
     """Keep the reason, and have the callback write it: one place writes how executions end."""
     if len(args) < 3 or not all(isinstance(value, str) and value for value in args[:3]):
         bury(call, error, *args, **options)
         return
-    running = call.state.fan_in(args[2])
-    if running is not None and running.kick_off != call.task_id:
-        bury(call, error, *args, **options)  # of an execution that another message has started, and that goes on
-        return
     pipeline_id = options.get("pipeline_id")
-    request = ExecuteRequest(
-        organization_id=args[0],
-        workflow_id=args[1],
-        execution_id=args[2],
-        files={},
-        options=ExecuteOptions(pipeline_id=pipeline_id if isinstance(pipeline_id, str) else None),
+    files = args[3] if len(args) > 3 and isinstance(args[3], dict) else {}
+    is_api = call.queue == orchestration_of(is_api=True).queue
+    run = call.state.register(
+        Run(args[2], args[0], args[1], pipeline_id if isinstance(pipeline_id, str) else None, is_api)
     )
-    call.state.fail(request.execution_id, str(error) or type(error).__name__)
-    send_callback(call, orchestration_of(is_api=call.queue == orchestration_of(is_api=True).queue), request, [])
+    call.state.fail(run.execution_id, str(error) or type(error).__name__, len(files))
+    finish(call, run)
 
 
-@task("async_execute_bin", "async_execute_bin_api", finalizer=_end_failed, patience=_PATIENCE_SECONDS)
+@task("async_execute_bin", "async_execute_bin_api", finalizer=_end_failed, patience=_PATIENCE_SECONDS, work=_work)
 def async_execute_bin(
     call: Call,
     /,
@@ -72,7 +77,7 @@ def async_execute_bin(
     )
     backend = call.backend(request.organization_id)
     execution = backend.execution(execution_id)
-    if execution.execution.is_terminal:
+    if not may_become(execution.execution.status, Status.EXECUTING):
         return _answer(
             call, request, status="skipped", message=f"the execution is {execution.execution.status} already"
         )
@@ -90,6 +95,7 @@ def _forward(
             f"the message was forwarded to {call.queue} already, and the worker there does not serve this execution: "
             "start the worker of that queue without --queues of another"
         )
+    call.settle(done=False)  # it is the next worker's to do
     call.send(call.task, kind.queue, list(args), options, headers={_FORWARDED: call.queue}, task_id=call.task_id)
     MESSAGES_FORWARDED.labels(call.task, kind.queue).inc()
     log.info("message_forwarded", queue=kind.queue)
@@ -97,15 +103,67 @@ def _forward(
 
 
 def _orchestrate(call: Call, request: ExecuteRequest, kind: Orchestration, backend: OrganizationAPI) -> dict[str, Any]:
-    _validate_tools(backend, request.workflow_id)
-    source: Callable[[OrganizationAPI, ExecuteRequest], Sequence[FileHash]] = pkgutil.resolve_name(kind.source)
-    files = source(backend, request)
-    backend.start_execution(request.execution_id, len(files))
+    execution_id, workflow_id = request.execution_id, request.workflow_id
+    run = call.state.register(run_of(request, kind))
+    if run.batches is not None:
+        return _go_on(call, request, run)
+    _validate_tools(backend, workflow_id)
+    source: Callable[[Call, OrganizationAPI, ExecuteRequest], Sequence[FileHash]] = pkgutil.resolve_name(kind.source)
+    files = source(call, backend, request)
+    cached = _look_up(call, request, backend, files)
+    backend.start_execution(execution_id, len(files))
+    call.state.keep_context(
+        Context(
+            execution_id=execution_id,
+            workflow_id=workflow_id,
+            organization_id=request.organization_id,
+            pipeline_id=request.options.pipeline_id,
+            is_api=kind.is_api,
+        )
+    )
     batches = fan_out(call, request, kind, files, _batch_limit(call, backend))
-    log.info("execution_started", files=len(files), batches=batches)
+    log.info("execution_started", files=len(files), batches=batches, from_history=len(cached))
     answer = _answer(call, request, status="orchestrated", message=f"{len(files)} files in {batches} batches")
-    fan_in_id = request.execution_id if batches else None
-    return answer | {"files_processed": len(files), "batches_created": batches, "chord_id": fan_in_id}
+    return answer | {
+        "files_processed": len(files) - len(cached),
+        "files_from_cache": len(cached),
+        "cached_results": dict.fromkeys(cached, Status.COMPLETED),
+        "batches_created": batches,
+        "chord_id": execution_id if batches else None,
+    }
+
+
+def _go_on(call: Call, request: ExecuteRequest, run: Run) -> dict[str, Any]:
+    """An earlier delivery has divided the files, and died before all were sent: the source may have changed since."""
+    sent = send_again(call, run)
+    if not run.batches:
+        finish(call, run)
+    log.info("execution_started", files=run.files, batches=run.batches, sent_again=len(sent))
+    answer = _answer(call, request, status="orchestrated", message=f"{run.files} files, started before")
+    return answer | {"files_processed": run.files, "batches_created": run.batches, "chord_id": run.execution_id}
+
+
+def _look_up(call: Call, request: ExecuteRequest, backend: OrganizationAPI, files: Sequence[FileHash]) -> list[str]:
+    """Keep what the history has of these files for their batches. The names of those it has."""
+    hashes = sorted({file.file_hash for file in files if file.file_hash})
+    if not (request.options.use_file_history and hashes):
+        return []
+    found = _histories(backend, request.workflow_id, hashes)
+    usable = {key: {"result": past.result} for key, past in found.items() if past.status == "COMPLETED" and past.result}
+    call.state.keep_cached(request.execution_id, usable)
+    return [file.file_name for file in files if file.file_hash in usable]
+
+
+def _histories(backend: OrganizationAPI, workflow_id: str, hashes: Sequence[str]) -> dict[str, History]:
+    """One request for all files, unless they have more text than we read at once."""
+    try:
+        return backend.file_histories(workflow_id, hashes)
+    except AnswerTooLargeError as error:
+        if len(hashes) == 1:
+            log.warning("history_not_read", reason=str(error))
+            return {}
+    half = len(hashes) // 2
+    return _histories(backend, workflow_id, hashes[:half]) | _histories(backend, workflow_id, hashes[half:])
 
 
 def _validate_tools(backend: OrganizationAPI, workflow_id: str) -> None:

@@ -3,9 +3,12 @@
 WorkerError
 ├── PayloadError                the message cannot be understood
 ├── OrchestrationError          the execution ended before its files started
+├── PoisonError                 the processes that worked on it died
+├── UndeliverableError          a webhook will never be delivered
 ├── DeadlineExceededError       (retry) the time for this piece of work is over
 ├── AnswerTooLargeError         the backend's answer is larger than we read
 ├── TransientError              (retry) something we depend on is away
+│   ├── UndeliveredError            a webhook was not delivered, and is tried again
 │   ├── BackendUnavailableError     no usable answer
 │   │   ├── BackendUnreachableError     nobody answered for the backend
 │   │   ├── BackendFailedError          the backend answered, and not as it should
@@ -21,6 +24,14 @@ WorkerError
 from typing import ClassVar
 
 
+class HandBack(Exception):  # noqa: N818 # not an error: work that goes on in a later delivery
+    """The task has held its slot long enough, or its work is another's; its message goes to the tail of its queue."""
+
+
+class AlreadyDone(Exception):  # noqa: N818 # not an error either: a copy of a message
+    """The work was done by another delivery; there is nothing left to do."""
+
+
 class WorkerError(Exception):
     """Anything that a worker expects to go wrong."""
 
@@ -33,6 +44,25 @@ class PayloadError(WorkerError):
 
 class OrchestrationError(WorkerError):
     """An execution ended before its files started; the reason is what its owner reads."""
+
+
+class PoisonError(WorkerError):
+    """Too many processes have died while they worked on this; the message says how many."""
+
+
+class UndeliverableError(WorkerError):
+    """A webhook that will never be delivered; the message names the host at most, since the rest may be secret.
+
+    Attributes:
+        reason: refused (by us: an address or a redirect), rejected (by the receiver) or exhausted (the retries).
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message, reason)  # both, so that it crosses from one process to another
+        self.message, self.reason = message, reason
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class DeadlineExceededError(WorkerError):
@@ -93,6 +123,21 @@ class CircuitOpenError(_LaterError):
     """
 
     retry_after: float
+
+
+class UndeliveredError(TransientError):
+    """A webhook was not delivered, and will be tried again.
+
+    Attributes:
+        wait: seconds until then.
+    """
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message, wait)
+        self.message, self.wait = message, wait
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class StateStoreError(TransientError):

@@ -1,236 +1,266 @@
 """What the workers keep between tasks, in the Redis that the backend reads API results from (`CACHE_REDIS_*`).
 
-All keys of an execution share the prefix `workers:execution:{id}:` and expire after its deadline, whatever happens.
-The one key that outlives it is the backend's: the list of results (contract section 2).
+All keys of an execution share the prefix `workers:execution:{id}:` (its context is `context:{id}`) and expire after its
+deadline, whatever happens. Once it has ended, `…:ended` is all that is left for a while: nothing is written for it any
+more, so that no late copy of a message brings back what was cleared away. The backend's list of results (contract
+section 2) outlives it.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import redis
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
+from shared.claims import TOMBSTONE_SECONDS, Claim
+from shared.file_state import FileState
+from shared.models import BatchResult, Context
+from shared.reservations import Reservations
+from shared.state_errors import translated
+from shared.state_store import REGISTER_KEY, flat, key_of
 
-from shared.config import VISIBILITY_SECONDS, Settings
-from shared.errors import StateStoreError
-from shared.models import BatchResult, FileResult
-
-_RESULTS_SECONDS = 86_400  # contract section 2
-_MARGIN_SECONDS = 3_600  # keys must outlive the deadline of what they are for
-_KEYS = ("fan_in", "batches", "started", "files", "failure")
-
-# Record a batch's result once, and say whether its recorder is to send the callback: the batch that completes the set,
-# and no other; that one again when it is redelivered because its first delivery died before `sent` was written.
-_RECORD_BATCH = """
-local fan_in, batches = KEYS[1], KEYS[2]
-local expected = redis.call('HGET', fan_in, 'batches')
-if not expected then return 0 end
-redis.call('HSETNX', batches, ARGV[1], ARGV[2])
-redis.call('EXPIRE', batches, ARGV[3])
-if redis.call('HLEN', batches) < tonumber(expected) then return 0 end
-redis.call('HSETNX', fan_in, 'claimed', ARGV[1])
-if redis.call('HGET', fan_in, 'claimed') ~= ARGV[1] then return 0 end
-return 1 - redis.call('HEXISTS', fan_in, 'sent')
-"""
-
-_MARK_SENT = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'sent', 1) end"
-
-# Push a file's result for the backend once: the push and its claim are one step, so that no crash can part them.
-_PUSH_RESULT = """
-if redis.call('SADD', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-redis.call('RPUSH', KEYS[2], ARGV[2])
-redis.call('EXPIRE', KEYS[2], ARGV[4])
-return 1
-"""
+_CONTEXT_SECONDS = 1_200
+_LOOK_SECONDS = 5
+_ASKED = "1"  # lately, and it was not stopped
+_KEYS = (
+    "run",
+    "batches",
+    "plan",
+    "files",
+    "started",
+    "stages",
+    "failure",
+    "claims",
+    "cached",
+    "pushed",
+    "skipped",
+    "look",
+    "notified",
+)
+_IDENTITY = ("execution_id", "organization_id", "workflow_id", "pipeline_id", "is_api", "files")
 
 
 @dataclass(frozen=True, slots=True)
-class FanIn:
-    """What the last batch needs to send the callback.
+class Run:
+    """An execution that was started here.
 
     Attributes:
-        batches: how many results it waits for.
-        files: how many files are in them.
-        callback_task: the task to send then.
-        callback_queue: where to.
-        callback_kwargs: its keyword arguments.
-        kick_off: the task that opened it; another one for the same execution is a duplicate.
+        execution_id: whose state it is.
+        organization_id: the tenant's string id.
+        workflow_id: of which workflow.
+        pipeline_id: the pipeline, or the API deployment.
+        is_api: its kind.
+        deadline: when it must have ended, in seconds since 1970; 0 for the time that an execution may take from now.
+        batches: how many results it waits for; None before its files went out.
+        files: how many files are in them, or are known of it.
+        looks: how often the reaper has looked after it.
     """
 
-    batches: int
-    files: int
-    callback_task: str
-    callback_queue: str
-    callback_kwargs: Mapping[str, Any]
-    kick_off: str
+    execution_id: str
+    organization_id: str
+    workflow_id: str
+    pipeline_id: str | None
+    is_api: bool
+    deadline: float = 0.0
+    batches: int | None = None
+    files: int = 0
+    looks: int = 0
 
 
-def redis_client(settings: Settings) -> redis.Redis:
-    """The one way to a Redis connection: bounded waits, checked after idling, two more tries on a fresh connection."""
-    client: redis.Redis = redis.Redis(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        db=settings.redis_db,
-        username=settings.redis_username or None,
-        password=settings.redis_password.reveal() or None,
-        retry=Retry(ExponentialBackoff(cap=1, base=0.1), 2),
-        decode_responses=True,
-        socket_connect_timeout=5,
-        socket_timeout=5,
-        health_check_interval=30,
-    )
-    return client
+class ExecutionState(FileState):
+    """The state of executions and of their files, which files they hold, and the barrier that their batches meet at."""
 
+    @cached_property
+    def reservations(self) -> Reservations:
+        """Which files of a source executions hold."""
+        return Reservations(self._redis)
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except redis.RedisError as error:
-        raise StateStoreError(f"the state store (CACHE_REDIS_*) failed: {type(error).__name__}: {error}") from error
+    def claim(self, execution_id: str, what: str) -> Claim:
+        """A piece of an execution's work, to take a lease on."""
+        return Claim(key_of(execution_id, "").rstrip(":"), what, self._expiry)
 
+    # The life of an execution.
 
-class ExecutionState:
-    """The state of executions. Thread-safe. Every method raises StateStoreError where Redis cannot be asked."""
+    def register(self, run: Run) -> Run:
+        """Make an execution known, so that the reaper looks after it. Doing it again changes nothing.
 
-    def __init__(self, client: redis.Redis, execution_deadline: float) -> None:
-        self._redis = client
-        self._expiry = int(execution_deadline) + _MARGIN_SECONDS
-        self._record_batch: Callable[..., Any] = client.register_script(_RECORD_BATCH)
-        self._mark_sent: Callable[..., Any] = client.register_script(_MARK_SENT)
-        self._push_result: Callable[..., Any] = client.register_script(_PUSH_RESULT)
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._redis.close()
-
-    def open_fan_in(self, execution_id: str, fan_in: FanIn) -> FanIn:
-        """Register what the batches of an execution are folded into. Doing it again changes nothing.
-
-        Returns: what is registered.
+        Returns: what is known of it.
         """
-        fields = {
-            "batches": fan_in.batches,
-            "files": fan_in.files,
-            "callback_task": fan_in.callback_task,
-            "callback_queue": fan_in.callback_queue,
-            "callback_kwargs": json.dumps(dict(fan_in.callback_kwargs)),
-            "kick_off": fan_in.kick_off,
-        }
-        key = _key(execution_id, "fan_in")
-        with _translated(), self._redis.pipeline() as pipe:
-            for name, value in fields.items():
-                pipe.hsetnx(key, name, value)  # type: ignore[arg-type] # redis-py types hash values as str
-            pipe.expire(key, self._expiry)
-            pipe.hgetall(key)
-            return _fan_in(pipe.execute()[-1])
+        known = {name: _text(getattr(run, name)) for name in _IDENTITY if getattr(run, name) is not None}
+        known["deadline"] = str(run.deadline or time.time() + self._deadline)
+        self._run_script("register", run.execution_id, ["run"], *flat(known))
+        return self.run(run.execution_id) or run
 
-    def fan_in(self, execution_id: str) -> FanIn | None:
-        """What the batches of an execution are folded into, while it runs."""
-        with _translated():
-            stored: dict[str, str] = self._redis.hgetall(_key(execution_id, "fan_in"))  # type: ignore[assignment]
-        return _fan_in(stored) if stored else None
+    def run(self, execution_id: str) -> Run | None:
+        """What is known of an execution, while it runs."""
+        with translated():
+            stored: dict[str, str] = self._redis.hgetall(key_of(execution_id, "run"))  # type: ignore[assignment]
+        return _run(stored) if stored.get("execution_id") else None
 
-    def record_batch(self, execution_id: str, batch: int, result: BatchResult) -> FanIn | None:
-        """Record a batch's result, once. The fan-in, if this batch is the one to send the callback; else None."""
-        keys = [_key(execution_id, "fan_in"), _key(execution_id, "batches")]
-        with _translated():
-            last = self._record_batch(keys=keys, args=[batch, result.model_dump_json(), self._expiry])
-        return self.fan_in(execution_id) if last else None
+    def open_fan_in(self, execution_id: str, batches: int, files: int, plan: Mapping[int, str]) -> None:
+        """Say how many results an execution waits for. Doing it again changes nothing.
 
-    def batch_results(self, execution_id: str) -> list[dict[str, Any]]:
-        """The recorded results of an execution's batches, in the order of the batches."""
-        with _translated():
-            stored: dict[str, str] = self._redis.hgetall(_key(execution_id, "batches"))  # type: ignore[assignment]
-        return [json.loads(stored[batch]) for batch in sorted(stored, key=int)]
+        Args:
+            execution_id: whose.
+            batches: how many.
+            files: how many files are in them.
+            plan: the message of each batch by its number, kept until its result is there.
+        """
+        messages = flat({str(number): message for number, message in plan.items()})
+        self._run_script("open", execution_id, ["run", "plan", "look"], batches, files, _LOOK_SECONDS, *messages)
+
+    def plan(self, execution_id: str) -> dict[int, dict[str, Any]]:
+        """The batches without a result, as they went out, by their numbers."""
+        with translated():
+            stored: dict[str, str] = self._redis.hgetall(key_of(execution_id, "plan"))  # type: ignore[assignment]
+        return {int(number): json.loads(batch) for number, batch in stored.items()}
+
+    def record_batch(self, execution_id: str, batch: int, result: BatchResult) -> bool:
+        """Record a batch's result, once. Whether this batch is the one to send the callback."""
+        names = ["run", "batches", "plan"]
+        return bool(self._run_script("record", execution_id, names, batch, result.model_dump_json()))
+
+    def batch_results(self, execution_id: str) -> dict[int, dict[str, Any]]:
+        """The recorded results of an execution's batches, by their numbers, in order."""
+        with translated():
+            stored: dict[str, str] = self._redis.hgetall(key_of(execution_id, "batches"))  # type: ignore[assignment]
+        return {int(batch): json.loads(stored[batch]) for batch in sorted(stored, key=int)}
+
+    def recorded(self, execution_id: str) -> int:
+        """How many batches of an execution have a result."""
+        with translated():
+            return int(self._redis.hlen(key_of(execution_id, "batches")))
 
     def callback_sent(self, execution_id: str) -> None:
-        """Remember that the callback was sent, unless it has run already and the fan-in is gone."""
-        with _translated():
-            self._mark_sent(keys=[_key(execution_id, "fan_in")])
+        """Remember that the callback was sent, unless the execution has ended already."""
+        self._put(execution_id, "run", {"sent": "1"})
 
-    def file_results(self, execution_id: str, places: Sequence[str]) -> dict[str, FileResult]:
-        """The files that have ended, by their places: where a later delivery of a batch goes on.
+    def fail(self, execution_id: str, reason: str, files: int = 0) -> None:
+        """Keep the first reason why an execution cannot go on, and how many files it has; its callback writes it."""
+        self._put(execution_id, "failure", {"reason": reason, "files": str(files)}, once=True)
 
-        A place is whatever names a file within its execution for ever.
-        """
-        if not places:
-            return {}
-        with _translated():
-            stored: list[str | None] = self._redis.hmget(_key(execution_id, "files"), places)  # type: ignore[assignment]
-        found = zip(places, stored, strict=True)
-        return {place: FileResult.model_validate_json(text) for place, text in found if text is not None}
+    def failure(self, execution_id: str) -> tuple[str, int] | None:
+        """That reason and that number, if there is one."""
+        with translated():
+            stored: dict[str, str] = self._redis.hgetall(key_of(execution_id, "failure"))  # type: ignore[assignment]
+        return (stored["reason"], int(stored["files"])) if stored else None
 
-    def file_started(self, execution_id: str, place: str, now: float) -> float:
-        """When a file was first started, by the clock of `now`; the first caller's `now` is kept."""
-        key = _key(execution_id, "started")
-        with _translated(), self._redis.pipeline() as pipe:
-            pipe.hsetnx(key, place, str(now))
-            pipe.expire(key, self._expiry)
-            pipe.hget(key, place)
-            return float(pipe.execute()[-1])
-
-    def record_file(self, execution_id: str, place: str, result: FileResult) -> None:
-        """Remember how a file ended."""
-        key = _key(execution_id, "files")
-        with _translated(), self._redis.pipeline() as pipe:
-            pipe.hset(key, place, result.model_dump_json())
-            pipe.expire(key, self._expiry)
-            pipe.execute()
-
-    def forget_files(self, execution_id: str, places: Sequence[str]) -> None:
-        """Delete what is remembered of these files."""
-        with _translated(), self._redis.pipeline() as pipe:
-            for what in ("files", "started"):
-                pipe.hdel(_key(execution_id, what), *places)
-            pipe.execute()
-
-    def push_api_result(
-        self, workflow_id: str, execution_id: str, file_execution_id: str, item: Mapping[str, Any]
-    ) -> bool:
-        """Hand a file's result to the backend (contract section 2). False if an earlier delivery did."""
-        keys = [_key(execution_id, "pushed"), f"api_results:{workflow_id}:{execution_id}"]
-        arguments = [file_execution_id, json.dumps(dict(item)), self._expiry, _RESULTS_SECONDS]
-        with _translated():
-            return bool(self._push_result(keys=keys, args=arguments))
-
-    def fail(self, execution_id: str, reason: str) -> None:
-        """Keep the first reason why an execution cannot go on; its callback writes it."""
-        with _translated():
-            self._redis.set(_key(execution_id, "failure"), reason, nx=True, ex=self._expiry)
-
-    def failure(self, execution_id: str) -> str | None:
-        """That reason, if there is one."""
-        with _translated():
-            found: str | None = self._redis.get(_key(execution_id, "failure"))  # type: ignore[assignment]
-        return found
+    def ended(self, execution_id: str) -> bool:
+        """Whether the execution has ended, a while ago at most."""
+        with translated():
+            return bool(self._redis.exists(key_of(execution_id, "ended")))
 
     def forget(self, execution_id: str) -> None:
-        """Delete every key of an execution that has ended.
-
-        But for the claims on its results, which end as soon as no copy of a batch can still be at work: a copy is cut
-        off from its message after that time.
-        """
-        with _translated(), self._redis.pipeline() as pipe:
-            pipe.delete(*(_key(execution_id, what) for what in _KEYS))
-            pipe.expire(_key(execution_id, "pushed"), VISIBILITY_SECONDS)
+        """Delete every key of an execution that has ended, and remember that it has."""
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.set(key_of(execution_id, "ended"), "1", ex=TOMBSTONE_SECONDS)
+            pipe.delete(_context_key(execution_id), *(key_of(execution_id, what) for what in _KEYS))
+            pipe.zrem(REGISTER_KEY, execution_id)
             pipe.execute()
 
+    # What the reaper asks.
 
-def _fan_in(stored: Mapping[str, str]) -> FanIn:
-    return FanIn(
-        batches=int(stored["batches"]),
-        files=int(stored["files"]),
-        callback_task=stored["callback_task"],
-        callback_queue=stored["callback_queue"],
-        callback_kwargs=json.loads(stored["callback_kwargs"]),
-        kick_off=stored["kick_off"],
+    def due(self, now: float) -> list[str]:
+        """The executions that somebody should look after: past their deadline, or without progress for a while."""
+        with translated():
+            found: list[str] = self._redis.zrange(REGISTER_KEY, "-inf", now, byscore=True)  # type: ignore[assignment]
+        return found
+
+    def looked_after(self, execution_id: str, again: float) -> None:
+        """Say when the reaper is to look again, in seconds since 1970, and that it has looked once more."""
+        self._run_script("look", execution_id, ["run"], again)
+
+    def strike_off(self, execution_id: str) -> None:
+        """Stop looking after an execution of which nothing is known any more."""
+        with translated():
+            self._redis.zrem(REGISTER_KEY, execution_id)
+
+    # What all batches of an execution need.
+
+    def keep_context(self, context: Context) -> None:
+        """Keep the shared context of an execution, for twenty minutes."""
+        with translated():
+            self._redis.set(_context_key(context.execution_id), context.model_dump_json(), ex=_CONTEXT_SECONDS)
+
+    def context(self, execution_id: str, organization_id: str) -> Context | None:
+        """The shared context; None if there is none, or one that cannot be read, or somebody else's."""
+        with translated():
+            stored: str | None = self._redis.get(_context_key(execution_id))  # type: ignore[assignment]
+        return Context.read(stored, execution_id, organization_id)
+
+    def may_look(self, execution_id: str) -> bool:
+        """Whether it is time to ask the backend again if the execution was stopped: once in five seconds."""
+        with translated():
+            return bool(self._redis.set(key_of(execution_id, "look"), _ASKED, nx=True, ex=_LOOK_SECONDS))
+
+    def stop(self, execution_id: str, status: str) -> None:
+        """Remember, until the backend is asked again, that it calls the execution terminal: no file of it starts."""
+        with translated():
+            self._redis.set(key_of(execution_id, "look"), status, ex=_LOOK_SECONDS)
+
+    def stopped(self, execution_id: str) -> str | None:
+        """That status, if so."""
+        with translated():
+            found: str | None = self._redis.get(key_of(execution_id, "look"))  # type: ignore[assignment]
+        return None if found == _ASKED else found
+
+    def skip(self, execution_id: str, reasons: Mapping[str, str]) -> None:
+        """Keep which files were left out, by their paths, and why; the execution's end says it."""
+        if reasons:
+            self._put(execution_id, "skipped", reasons)
+
+    def skipped(self, execution_id: str) -> dict[str, str]:
+        """Those files and reasons."""
+        with translated():
+            found: dict[str, str] = self._redis.hgetall(key_of(execution_id, "skipped"))  # type: ignore[assignment]
+        return found
+
+    def begin_creation(self, task_id: str) -> str | None:
+        """Say that a message is about to create an execution. None if it was not before; then "", or the execution."""
+        key = f"workers:message:{task_id}:created"
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.get(key)
+            pipe.set(key, "", nx=True, ex=TOMBSTONE_SECONDS)
+            before: str | None = pipe.execute()[0]
+        return before
+
+    def created(self, task_id: str, execution_id: str) -> None:
+        """Remember which execution a message has created."""
+        with translated():
+            self._redis.set(f"workers:message:{task_id}:created", execution_id, ex=TOMBSTONE_SECONDS)
+
+    def begin_notification(self, execution_id: str, notification_id: str) -> int:
+        """Count a try to tell a webhook of the execution's end. Which try it is; 0 if it was told."""
+        names = ["run", "notified"]
+        return int(self._run_script("notify", execution_id, names, notification_id))
+
+    def not_notified(self, execution_id: str, notification_id: str, tries: int) -> None:
+        """Take that try back: the webhook cannot have been told by it."""
+        self._put(execution_id, "notified", {notification_id: str(tries - 1)})
+
+    def notified(self, execution_id: str, notification_id: str) -> None:
+        """Remember that a webhook was told."""
+        self._put(execution_id, "notified", {notification_id: "told"})
+
+
+def _run(stored: Mapping[str, str]) -> Run:
+    return Run(
+        execution_id=stored["execution_id"],
+        organization_id=stored["organization_id"],
+        workflow_id=stored["workflow_id"],
+        pipeline_id=stored.get("pipeline_id"),
+        is_api=stored["is_api"] == "1",
+        deadline=float(stored["deadline"]),
+        batches=int(stored["batches"]) if "batches" in stored else None,
+        files=int(stored.get("files", 0)),
+        looks=int(stored.get("looks", 0)),
     )
 
 
-def _key(execution_id: str, what: str) -> str:
-    return f"workers:execution:{execution_id}:{what}"
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def _context_key(execution_id: str) -> str:
+    return f"context:{execution_id}"

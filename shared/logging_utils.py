@@ -3,11 +3,12 @@
 Structlog over the standard library: https://www.structlog.org/en/stable/standard-library.html
 """
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 import structlog
 
@@ -19,6 +20,16 @@ _SHARED = (
 )
 # These say what our own events say better, and with what must not be in a log: addresses, arguments, results.
 _QUIET = ("httpx", "httpcore", "celery.app.trace", "celery.worker.strategy", "celery.pool")
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Standard error. A line that cannot be written is said to be lost; Python would show what stood in it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 # Python's name
+        """Say so, in a line that can be written."""
+        lost = {"event": "log_line_lost", "logger": record.name, "level": record.levelname.lower()}
+        with suppress(OSError, ValueError):
+            self.stream.write(json.dumps(lost) + self.terminator)
 
 
 def configure_logging(level: str, log_format: str) -> None:
@@ -43,7 +54,7 @@ def configure_logging(level: str, log_format: str) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             # Not what others add to their lines: Celery adds the arguments of a failed task, and they hold secrets.

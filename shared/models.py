@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Secret,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -40,6 +41,16 @@ class PipelineStatus(StrEnum):
     FAILURE = "FAILURE"
 
 
+class Stage(StrEnum):
+    """Where a file is, for those who watch."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    EXECUTING = "executing"
+    STORING = "storing"
+    DONE = "done"
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """The files of an execution. The sum of the last two may not exceed the first."""
@@ -50,6 +61,8 @@ class Counts:
 
 
 TERMINAL = frozenset({Status.COMPLETED, Status.STOPPED, Status.ERROR})
+
+_LONGEST_ERROR = 1_000
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 
@@ -86,7 +99,14 @@ class FileHash(Payload):
     fs_metadata: dict[str, Any] | None = None
     is_executed: bool = False
     use_file_history: bool = False
-    connector_metadata: dict[str, Any] | None = Field(default=None, repr=False)  # the source's credentials
+    connector_metadata: Secret[dict[str, Any]] | None = None  # the source's credentials
+
+    def described(self) -> dict[str, Any]:
+        """The file as the contract writes it, with the source's credentials."""
+        # Not in pydantic's own JSON: it fails in its own ways at what JSON cannot hold, and a request has one for that.
+        found = self.model_dump(exclude={"connector_metadata"})
+        secret = self.connector_metadata
+        return found if secret is None else found | {"connector_metadata": secret.get_secret_value()}
 
 
 class ExecuteOptions(Payload):
@@ -115,7 +135,9 @@ class ExecuteRequest(Payload):
 
 
 class FileData(Payload):
-    """What every file of a batch shares, `WorkerFileData` in the contract."""
+    """What every file of a batch shares, `WorkerFileData` in the contract. Fields we do not use are carried through."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
     workflow_id: NonEmpty
     execution_id: NonEmpty
@@ -129,6 +151,7 @@ class FileData(Payload):
     hitl_packet_id: str | None = None
     llm_profile_id: str | None = None
     custom_data: dict[str, Any] | None = None
+    log_events_id: str | None = None
 
 
 def _named(item: Any) -> Any:
@@ -145,9 +168,14 @@ class Batch(Payload):
     file_data: FileData
 
     def message(self) -> dict[str, Any]:
-        """The batch as the contract writes it."""
-        files = [[file.file_name, file.model_dump(mode="json")] for file in self.files]
+        """The batch as the contract writes it, with the source's credentials."""
+        files = [[file.file_name, file.described()] for file in self.files]
         return {"files": files, "file_data": self.file_data.model_dump(mode="json")}
+
+
+def _cut(text: Any) -> Any:
+    """The beginning of a text: those of all files of an execution go through the broker in one message."""
+    return text[:_LONGEST_ERROR] if isinstance(text, str) else text
 
 
 class FileResult(Payload):
@@ -159,7 +187,7 @@ class FileResult(Payload):
     file: str
     file_execution_id: str | None = None
     status: Status = Field(strict=False)
-    error: str | None = None
+    error: Annotated[str | None, BeforeValidator(_cut)] = None
     execution_time: float = 0.0
     skipped: bool = False
 
@@ -185,6 +213,25 @@ class Callback(Payload):
     execution_id: NonEmpty
     organization_id: NonEmpty
     pipeline_id: str | None = None
+
+
+class Context(Payload):
+    """What all batches of an execution need, fetched once. No credentials: whoever reads the cache may see it."""
+
+    execution_id: NonEmpty
+    workflow_id: NonEmpty
+    organization_id: NonEmpty
+    pipeline_id: str | None = None
+    is_api: bool
+
+    @classmethod
+    def read(cls, text: str | None, execution_id: str, organization_id: str) -> "Context | None":
+        """The context of that execution and organization; None if the text holds none, or another's."""
+        try:
+            found = cls.model_validate_json(text or "")
+        except ValidationError:
+            return None
+        return found if (found.execution_id, found.organization_id) == (execution_id, organization_id) else None
 
 
 P = TypeVar("P", bound=Payload)

@@ -6,7 +6,7 @@ And a pool that reuses no connection on which more came than was asked for.
 
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ssl import SSLContext
 from typing import Any
@@ -15,17 +15,32 @@ import httpcore
 
 from shared.deadline import Deadline
 
+Resolve = Callable[[str, int], list[str]]
+"""The addresses of a host. It may refuse by raising: a connection is made to what it returned, and to nothing else."""
+
 _WRITTEN_AT_ONCE = 65_536  # bytes: httpcore gives each piece of a write the same time again
+
+
+def addresses_of(host: str, port: int) -> list[str]:
+    """The addresses of a host, as the system looks them up. Raises httpcore.ConnectError if there is no such name."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # the latter for a name that no system could look up
+        raise httpcore.ConnectError(f"{host} cannot be looked up: {error}") from error
+    return [socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0] for *_, address in found]
 
 
 class BoundedNetwork(httpcore.NetworkBackend):
     """The network as a thread sees it whose request has a deadline. One per connection pool, for any number of threads.
 
     Looking up a name is bounded by the system's resolver alone: nothing interrupts it.
+
+    Args:
+        resolve: how names are looked up, once per connection, and which addresses will do.
     """
 
-    def __init__(self) -> None:
-        self._network = httpcore.SyncBackend()
+    def __init__(self, resolve: Resolve = addresses_of) -> None:
+        self._network, self._resolve = httpcore.SyncBackend(), resolve
         self._of_thread = threading.local()
 
     @contextmanager
@@ -58,7 +73,7 @@ class BoundedNetwork(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """A connection, as httpcore asks for it."""
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in _addresses(host, port):
+        for address in self._resolve(host, port):
             # One by one, since httpcore would give each of them the same time.
             try:
                 bounded = self.cut(timeout, httpcore.ConnectTimeout)
@@ -66,14 +81,6 @@ class BoundedNetwork(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
-
-
-def _addresses(host: str, port: int) -> list[str]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # the latter for a name that no system could look up
-        raise httpcore.ConnectError(f"{host} cannot be looked up: {error}") from error
-    return [socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0] for *_, address in found]
 
 
 class _Stream(httpcore.NetworkStream):

@@ -1,18 +1,18 @@
 """From one execution to batches of files, and back: the plan, the fan-out and the fan-in.
 
 Not Celery's chord: its header is lost with one message, it fires early on a redelivery, and it needs a result backend.
-Ours is a set in the state store, keyed by (execution, batch): a result counts once however often it is delivered.
+Ours is a barrier in the state store, keyed by (execution, batch): a result counts once however often it is delivered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from config.workers import Orchestration
-from shared.errors import OrchestrationError
-from shared.execution_state import FanIn
+from config.workers import Orchestration, orchestration_of
+from shared.call import Call
+from shared.claims import Claim, message_claim
+from shared.execution_state import Run
 from shared.logging_utils import get_logger
-from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash
-from shared.task import Call
+from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash, Stage
 
 T = TypeVar("T")
 
@@ -21,6 +21,8 @@ log = get_logger(__name__)
 BATCH_TASK = "process_file_batch"
 MOST_BATCHES = 100
 _HEADER = "fan_in"
+REAPED = "reaped"  # header of a callback that the reaper sends: why
+_CREDENTIALS = {"files": {"__all__": {"connector_metadata"}}}
 
 
 def plan(items: Sequence[T], limit: int) -> list[list[T]]:
@@ -30,82 +32,126 @@ def plan(items: Sequence[T], limit: int) -> list[list[T]]:
 
 
 def fan_out(call: Call, request: ExecuteRequest, kind: Orchestration, files: Sequence[FileHash], limit: int) -> int:
-    """Send the files in batches and register what they are folded into. With no files, send the callback at once.
-
-    Doing it again sends the same batches again, which then find their files done.
+    """Send the files in batches, and keep each until its result is there. With no files, send the callback at once.
 
     Returns: the number of batches.
-
-    Raises:
-        OrchestrationError: an earlier delivery has sent other batches, of a source that has changed since.
     """
-    batches = plan(files, limit)
+    data = _file_data(request)
+    batches = [Batch(files=batch, file_data=data) for batch in plan(files, limit)]
+    # The credentials of the source go with the messages, as the contract has it, and are kept nowhere else.
+    kept = {number: batch.model_dump_json(exclude=_CREDENTIALS) for number, batch in enumerate(batches)}
+    call.state.open_fan_in(request.execution_id, len(batches), len(files), kept)
     if not batches:
-        send_callback(call, kind, request, [])
-        return 0
-    opened = call.state.open_fan_in(
-        request.execution_id,
-        FanIn(
-            batches=len(batches),
-            files=len(files),
-            callback_task=kind.callback_task,
-            callback_queue=kind.callback_queue,
-            callback_kwargs=_callback_kwargs(request),
-            kick_off=call.task_id,
-        ),
-    )
-    if (opened.batches, opened.files) != (len(batches), len(files)):
-        raise OrchestrationError(
-            f"the execution was started before, with {opened.files} files in {opened.batches} batches, "
-            f"and not {len(files)} in {len(batches)}: its source has changed since"
-        )
+        finish(call, run_of(request, kind))
+    queued = [place(number, at, file) for number, batch in enumerate(batches) for at, file in enumerate(batch.files)]
+    call.state.stage(request.execution_id, dict.fromkeys(queued, Stage.QUEUED))
     for number, batch in enumerate(batches):
-        call.send(
-            BATCH_TASK,
-            kind.batch_queue,
-            [Batch(files=batch, file_data=_file_data(request)).message()],
-            headers={_HEADER: {"execution_id": request.execution_id, "batch": number}},
-        )
+        _send_batch(call, kind, number, batch.message(), (len(batches), len(files)))
     return len(batches)
 
 
-def places(call: Call, batch: Batch) -> dict[str, FileHash]:
-    """The files of a batch by what names each within its execution, whoever delivers it and how often.
+def send_again(call: Call, run: Run) -> list[int]:
+    """Send every batch again that has no result and that nobody is at. A copy too many is found to be one.
 
-    A batch of ours is named by its number in the fan-in; one of others by its task's id.
+    Returns: their numbers.
     """
+    kind = orchestration_of(is_api=run.is_api)
+    sent = []
+    for number, kept in call.state.plan(run.execution_id).items():
+        if not call.claims.alive(batch_claim(call, run.execution_id, number)):
+            message = Batch.model_validate(kept).message()
+            _send_batch(call, kind, number, message, (run.batches or 0, run.files))
+            sent.append(number)
+    return sent
+
+
+def _send_batch(call: Call, kind: Orchestration, number: int, message: dict[str, Any], of: tuple[int, int]) -> None:
+    data = message["file_data"]
+    header = {"execution_id": data["execution_id"], "batch": number, "batches": of[0], "files": of[1]}
+    call.send(BATCH_TASK, kind.batch_queue, [message], headers={_HEADER: header | {"is_api": kind.is_api}})
+
+
+def batch_work(call: Call, /, *_args: Any, **_kwargs: Any) -> Claim:
+    """The work that a batch is: one of ours by its number, whoever delivers it; another's by its message."""
+    if not is_ours(call):
+        return message_claim(call.task_id)
+    header = call.headers[_HEADER]
+    return batch_claim(call, header["execution_id"], header["batch"])
+
+
+def batch_claim(call: Call, execution_id: str, batch: int) -> Claim:
+    """The work that a batch of ours is."""
+    return call.state.claim(execution_id, f"batch:{batch}")
+
+
+def places(call: Call, batch: Batch) -> dict[str, FileHash]:
+    """The files of a batch by what names each within its execution, whoever delivers it and how often."""
     number = call.headers[_HEADER]["batch"] if is_ours(call) else call.task_id
-    return {f"{number}/{position}/{file.file_name}": file for position, file in enumerate(batch.files)}
+    return {place(number, at, file): file for at, file in enumerate(batch.files)}
+
+
+def place(batch: int | str, at: int, file: FileHash) -> str:
+    """What names a file within its execution: its batch and its number there."""
+    return f"{batch}/{at}/{file.file_name}"
 
 
 def is_ours(call: Call) -> bool:
     """Whether a fan-in of ours waits for this batch. Others have a publisher who folds them himself, or nobody."""
-    return _HEADER in call.headers
+    header = call.headers.get(_HEADER)
+    return isinstance(header, Mapping) and {"execution_id", "batch", "batches", "files"} <= header.keys()
+
+
+def make_known(call: Call, data: FileData) -> None:
+    """Register the execution of a batch again, after the state store has lost it: the message says what to know."""
+    header: Mapping[str, Any] = call.headers[_HEADER]
+    run = Run(
+        data.execution_id, data.organization_id, data.workflow_id, data.pipeline_id, is_api=bool(header.get("is_api"))
+    )
+    call.state.register(run)
+    call.state.open_fan_in(data.execution_id, int(header["batches"]), int(header["files"]), {})
+    log.warning("execution_registered_again", batch=header["batch"])
 
 
 def fan_in(call: Call, result: BatchResult) -> None:
     """Record the batch that this call is, and send the callback if it was the last."""
-    place = call.headers[_HEADER]
-    execution_id = place["execution_id"]
-    last = call.state.record_batch(execution_id, place["batch"], result)
-    if last is not None:
-        results = call.state.batch_results(execution_id)
-        call.send(last.callback_task, last.callback_queue, [results], last.callback_kwargs)
-        call.state.callback_sent(execution_id)
-        log.info("fan_in_complete", execution_id=execution_id, batches=last.batches)
+    execution_id = str(call.headers[_HEADER]["execution_id"])
+    if call.state.record_batch(execution_id, call.headers[_HEADER]["batch"], result):
+        run = call.state.run(execution_id)
+        if run is not None:
+            finish(call, run)
 
 
-def send_callback(call: Call, kind: Orchestration, request: ExecuteRequest, results: list[dict[str, Any]]) -> None:
-    """Send the callback of an execution that has no batches: one with no files, or one that failed before them."""
-    call.send(kind.callback_task, kind.callback_queue, [results], _callback_kwargs(request))
+def finish(call: Call, run: Run, reaped: str | None = None) -> None:
+    """Send the callback of an execution, with what its batches recorded.
+
+    Args:
+        call: the delivery, or the reaper's round, in which that is done.
+        run: what is known of the execution.
+        reaped: why the reaper does it, if so: the backend's rows decide then.
+    """
+    results = list(call.state.batch_results(run.execution_id).values())
+    headers = {REAPED: reaped} if reaped else {}
+    kind = orchestration_of(is_api=run.is_api)
+    kwargs = _callback_kwargs(run.execution_id, run.organization_id, run.pipeline_id)
+    call.send(kind.callback_task, kind.callback_queue, [results], kwargs, headers=headers)
+    call.state.callback_sent(run.execution_id)
+    log.info("callback_sent", execution_id=run.execution_id, batches=len(results), reaped=reaped)
 
 
-def _callback_kwargs(request: ExecuteRequest) -> dict[str, Any]:
-    return {
-        "execution_id": request.execution_id,
-        "organization_id": request.organization_id,
-        "pipeline_id": request.options.pipeline_id,
-    }
+def _callback_kwargs(execution_id: str, organization_id: str, pipeline_id: str | None) -> dict[str, Any]:
+    return {"execution_id": execution_id, "organization_id": organization_id, "pipeline_id": pipeline_id}
+
+
+def run_of(request: ExecuteRequest, kind: Orchestration) -> Run:
+    """What is known of an execution before its files are."""
+    return Run(
+        request.execution_id,
+        request.organization_id,
+        request.workflow_id,
+        request.options.pipeline_id,
+        kind.is_api,
+        files=len(request.files),
+    )
 
 
 def _file_data(request: ExecuteRequest) -> FileData:

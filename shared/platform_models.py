@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, NewType
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, Secret
 
 from shared.backend_models import Answer, OrganizationId
 
@@ -22,7 +22,7 @@ class Connector(Answer):
 
     connector_id: str
     connector_name: str | None = None
-    connector_metadata: dict[str, Any] = Field(default_factory=dict, repr=False)
+    connector_metadata: Secret[dict[str, Any]] = Secret({})
 
 
 class WorkflowEnd(Answer):
@@ -31,7 +31,7 @@ class WorkflowEnd(Answer):
     endpoint_id: str
     endpoint_type: str
     connection_type: str
-    configuration: dict[str, Any] = Field(default_factory=dict, repr=False)
+    configuration: Secret[dict[str, Any]] = Secret({})
     connector_instance: Connector | None = None
 
 
@@ -162,6 +162,8 @@ class Notifications(Answer):
     """The webhooks of a pipeline or API deployment, and the counts of the execution that was named."""
 
     notifications: list[Notification]
+    pipeline_name: str | None = Field(default=None, validation_alias=AliasChoices("pipeline_name", "api_name"))
+    pipeline_type: str | None = None
     execution_counts: ExecutionCounts = ExecutionCounts()
 
 

@@ -1,129 +1,60 @@
-"""The one seam round every task: log context, metrics, and a typed error becomes a retry or a failure.
+"""The one seam round every task: log context, leases, metrics, and a typed error becomes a retry or a failure.
 
 Task bodies are plain functions `(call, *contract arguments) -> contract return`, without a try, marked by `task`.
 """
 
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
-import kombu.exceptions
-from amqp.exceptions import AMQPError
-from celery import Celery, Task
-from celery.exceptions import Reject
-from pydantic import BaseModel
-from redis import RedisError
+from celery import Task
+from celery.exceptions import Reject, Retry
 
-from config.queue_routing import DEAD_LETTERS
-from config.workers import Profile
 from monitoring.prometheus_metrics import TASK_SECONDS, TASKS
-from shared.api_client import OrganizationAPI
-from shared.config import Settings
+from shared.call import FIRST_TRIED, SENDS, UNSENT, Call, WorkerApp, bury
+from shared.claims import Claim, Lease
 from shared.deadline import Deadline
-from shared.errors import BrokerError, CircuitOpenError, TransientError, WorkerError
-from shared.execution_state import ExecutionState
-from shared.lifecycle import Resources
+from shared.delays import send_later
+from shared.errors import (
+    AlreadyDone,
+    CircuitOpenError,
+    HandBack,
+    PoisonError,
+    UndeliverableError,
+    UndeliveredError,
+    WorkerError,
+)
 from shared.logging_utils import fresh_context, get_logger
 from shared.retry_utils import jittered
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
 _FIRST_WAIT = 2.0
 _LONGEST_WAIT = 60.0
-_FIRST_TRIED = "first_tried"  # header: when a message that is retried was first delivered
-# All the ways in which a broker does not take a message; kombu translates only some of them.
-_UNSENT = (kombu.exceptions.OperationalError, AMQPError, RedisError, OSError)
-
-
-class HandBack(Exception):  # noqa: N818 # not an error: work that goes on in a later delivery
-    """The task has held its slot long enough; its message goes to the tail of its queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One delivery of a task: what its function needs besides the contract's arguments.
-
-    Attributes:
-        app: the application, to send other tasks by name.
-        task: the task's name.
-        task_id: the same for every delivery, retry and hand-back of one message.
-        queue: where the message came from.
-        headers: what its sender wrote beside the payload.
-        slice: how long it may work on, or wait, before it hands its message back.
-        deadline: when this delivery must end; it cuts every request to the backend.
-    """
-
-    app: "WorkerApp"
-    task: str
-    task_id: str
-    queue: str
-    headers: Mapping[str, Any]
-    slice: Deadline
-    deadline: Deadline
-
-    @property
-    def settings(self) -> Settings:
-        """The process's settings."""
-        return self.app.resources.settings
-
-    @property
-    def stopping(self) -> threading.Event:
-        """Set once the process was told to stop: long work hands itself back then."""
-        return self.app.resources.stopping
-
-    @property
-    def state(self) -> ExecutionState:
-        """The state store."""
-        return self.app.resources.state
-
-    def backend(self, organization_id: str) -> OrganizationAPI:
-        """The internal API for that organization, until the deadline of this delivery."""
-        return self.app.resources.client.for_organization(organization_id, self.deadline)
-
-    def send(
-        self, task: str, queue: str, args: list[Any], kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> None:
-        """Send a task by its name.
-
-        Raises:
-            BrokerError: the broker did not take it within its bounded retries.
-        """
-        try:
-            self.app.send_task(task, args=args, kwargs=dict(kwargs or {}), queue=queue, **options)
-        except _UNSENT as error:
-            raise BrokerError(f"{task} could not be sent to {queue}: {error}") from error
-
-
-def note_unknown(model: type[BaseModel], arguments: Mapping[str, Any]) -> None:
-    """Log the keyword arguments of a message that nobody here knows: its sender is newer than we are."""
-    unknown = sorted(arguments.keys() - model.model_fields.keys())
-    if unknown:
-        log.warning("unknown_arguments", names=unknown)
-
-
-def bury(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
-    """Keep a message that failed for good, with its reason, where people find it."""
-    headers = {**call.headers, "kept_from": call.queue, "kept_because": str(error)}
-    log.error("message_kept", queue=call.queue, reason=str(error))
-    call.send(call.task, DEAD_LETTERS, list(args), kwargs, headers=headers, task_id=call.task_id)
-
-
-class WorkerApp(Celery):  # type: ignore[misc] # Celery ships no types
-    """The Celery application, with what its tasks need."""
-
-    profile: Profile
-    resources: Resources
+_LONGEST_LOOK = 1.0  # between two looks at a lease that is another's
 
 
 class Finalizer(Protocol):
     """What a task does when it has failed for good: whatever is folded from it must still come to an end."""
 
     def __call__(self, call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Work(Protocol):
+    """Names the piece of work that a message is."""
+
+    def __call__(self, call: Call, /, *args: Any, **kwargs: Any) -> Claim | None: ...
+
+
+def anew(_call: Call, /, *_args: Any, **_kwargs: Any) -> None:
+    """Work that may be done twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +67,7 @@ class Definition:
         finalizer: what ends it when it has failed for good.
         patience: seconds from the first delivery in which a transient error is retried.
         sliced: whether one delivery ends with its slice, and one request; others have TASK_DEADLINE_SECONDS.
+        work: names the piece of work that a message is, so that it is done once; None for what may be done twice.
     """
 
     names: tuple[str, ...]
@@ -143,15 +75,20 @@ class Definition:
     finalizer: Finalizer
     patience: float
     sliced: bool
+    work: "Work"
 
 
 def task(
-    *names: str, finalizer: Finalizer = bury, patience: float = math.inf, sliced: bool = False
+    *names: str,
+    finalizer: Finalizer = bury,
+    patience: float = math.inf,
+    sliced: bool = False,
+    work: Work = anew,
 ) -> Callable[[Callable[..., Any]], Definition]:
     """Mark a function as a task under these names: `Definition` says what the arguments are."""
 
     def mark(function: Callable[..., Any]) -> Definition:
-        return Definition(names, function, finalizer, patience, sliced)
+        return Definition(names, function, finalizer, patience, sliced, work)
 
     return mark
 
@@ -175,21 +112,68 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = self._call()
         with fresh_context(task=self.name, task_id=call.task_id), _measured(call) as ended:
-            try:
-                result = self._run(call, args, kwargs)
-            except HandBack as reason:
+            leased, error = _tried(lambda: self._leased(call, args, kwargs))
+            call = leased or call
+            if error is None:
+                result, error = _tried(lambda: self._run(call, args, kwargs))
+            if error is None:
+                call.settle(done=True)
+                ended(outcome="succeeded")
+                return result
+            outcome = self._outcome(call, error, args, kwargs)
+            ended(outcome=outcome, reason=str(error))
+            call.settle(done=outcome == "failed")
+            if outcome in {"failed", "unfinished"}:
+                raise error
+            if outcome == "retried":
+                self._retry(error)
+            if outcome == "handed_back":
                 self._hand_back()
-                ended(outcome="handed_back", reason=str(reason))
-                return None
-            except Exception as error:
-                if _transient(error) and self._patient(call):
-                    ended(outcome="retried", reason=str(error))
-                    self._retry(error)
-                ended(reason=str(error))
-                self._finalize(call, error, args, kwargs)
-                raise
-            ended(outcome="succeeded")
-            return result
+            return None
+
+    def _leased(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Take the lease on the work that this message is, if it is one.
+
+        While another delivery is at it, wait in the slot: that one may have no message any more, and die.
+        """
+        claim = self.definition.work(call, *args, **kwargs)
+        if claim is None:
+            return call
+        while not isinstance(taken := call.claims.take(claim), Lease):
+            if taken is None:
+                raise AlreadyDone(f"{claim.what} is done")
+            with call.deadline.step("waiting for another delivery"):
+                stopped = call.stopping.wait(call.slice.cut(min(taken.seconds, _LONGEST_LOOK)))
+            if stopped or call.slice.over:
+                raise HandBack(f"{claim.what} is being done by another delivery")
+        return call.under(taken)
+
+    def _outcome(self, call: Call, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """What an error means for the message. What failed for good goes through its finalizer here."""
+        if isinstance(error, AlreadyDone):
+            return "duplicate"
+        if isinstance(error, HandBack):
+            return "handed_back"
+        if _transient(error) and self._patient(call):
+            return "retried"
+        return self._finalized(call, error, args, kwargs)
+
+    def _finalized(self, call: Call, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """What comes of a finalizer. If it fails for good too, the message is kept for people.
+
+        It would be lost otherwise, and its lease renewed for as long as the process lives.
+        """
+        for end in (self.definition.finalizer, bury):
+            _, failed = _tried(partial(end, call, error, *args, **kwargs))
+            if isinstance(failed, HandBack):
+                return "handed_back"
+            if failed is not None and _transient(failed):
+                log.warning("finalizer_postponed", reason=str(failed))
+                return "retried"
+            if failed is None:
+                return "failed"
+            log.warning("finalizer_failed", error=type(failed).__name__)
+        return "unfinished"
 
     def _call(self) -> Call:
         request, settings = self.request, self.app.resources.settings
@@ -203,6 +187,8 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
             headers=request.headers or {},
             slice=Deadline.after(settings.batch_slice, "the slice"),
             deadline=Deadline.after(seconds, self.name),
+            retries=request.retries,
+            sends=int((request.headers or {}).get(SENDS, 0)),
         )
 
     def _run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -211,6 +197,10 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
         A retry with a countdown would free the slot for the next message, which fails as fast: one process takes and
         publishes a whole queue within seconds. What ran before the wait runs again, as after any redelivery.
         """
+        if call.lease is not None and call.lease.deliveries > call.settings.most_deliveries:
+            raise PoisonError(
+                f"{call.lease.deliveries - 1} processes have died while they worked on this; it is not tried again"
+            )
         while True:
             try:
                 return self.run(call, *args, **kwargs)
@@ -224,32 +214,42 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
 
     def _patient(self, call: Call) -> bool:
         now = time.time()
-        return now - float(call.headers.get(_FIRST_TRIED, now)) < self.definition.patience
-
-    def _finalize(self, call: Call, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        try:
-            self.definition.finalizer(call, error, *args, **kwargs)
-        except TransientError as unreachable:
-            log.warning("finalizer_postponed", reason=str(unreachable))
-            self._retry(error)
+        # What belongs to an execution is not tried for longer than one may take; then its end must come otherwise.
+        patience = min(self.definition.patience, call.settings.execution_deadline)
+        return now - float(call.headers.get(FIRST_TRIED, now)) < patience
 
     def _retry(self, error: Exception) -> NoReturn:
         wait = jittered(_FIRST_WAIT, self.request.retries + 1, _LONGEST_WAIT)
+        wait = error.wait if isinstance(error, UndeliveredError) else wait
+        headers = self._dated_headers()
+        if isinstance(error, UndeliveredError | UndeliverableError):
+            headers[SENDS] = int(headers.get(SENDS, 0)) + 1
+        again = self.signature_from_request(self.request, headers=headers, retries=self.request.retries + 1)
         try:
-            self.retry(exc=error, countdown=wait, headers=self._dated_headers())
-        except Reject as unsent:
-            # Celery would drop the message here: its retry could not be published.
-            raise Reject(unsent.reason, requeue=True) from error
-        raise AssertionError  # pragma: no cover # retry always raises
+            send_later(again, self._call().queue, wait, self.app.resources.settings)
+        except UNSENT as unsent:
+            raise Reject(unsent, requeue=True) from error
+        # Only now is this delivery acknowledged: a process that dies in between leaves two messages, and never none.
+        raise Retry(exc=error, when=wait)
 
     def _dated_headers(self) -> dict[str, Any]:
-        return {_FIRST_TRIED: time.time(), **(self.request.headers or {})}
+        # What the broker wrote about the way of this delivery (x-death) is not the next one's.
+        sent = {name: value for name, value in (self.request.headers or {}).items() if not name.startswith("x-")}
+        return {FIRST_TRIED: time.time(), **sent}
 
     def _hand_back(self) -> None:
         try:
             self.signature_from_request(self.request, headers=self._dated_headers()).apply_async()
-        except _UNSENT as error:
+        except UNSENT as error:
             raise Reject(error, requeue=True) from error
+
+
+def _tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What a piece of work gives, or how it failed: the one place in which everything is caught."""
+    try:
+        return work(), None
+    except Exception as error:  # noqa: BLE001 # whatever it is, its message must end somewhere
+        return None, error
 
 
 def _transient(error: Exception) -> bool:

@@ -3,7 +3,9 @@
 A parser takes the stripped text and raises ValueError; its docstring says what it expects, and is what the user reads.
 """
 
+import base64
 import html
+import ipaddress
 import json
 import math
 import os
@@ -14,6 +16,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 _LONGEST_ADDRESS = 2_000
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsError(Exception):
@@ -56,6 +60,13 @@ class Secret:
 
 def text(raw: str) -> str:
     """text"""
+    return raw
+
+
+def host(raw: str) -> str:
+    """the name or the address of a host, without quotes, blanks, user or port"""
+    if not raw.isprintable() or any(mark in raw for mark in " \"'/@[]") or raw.count(":") == 1:
+        raise ValueError
     return raw
 
 
@@ -138,7 +149,30 @@ def pem_file(raw: str) -> str:
     return raw
 
 
-_UNSHOWN = (Secret, api_key, broker_address, api_address)
+def addresses(raw: str) -> tuple[tuple[str, int], ...]:
+    """a list of host:port with commas between them"""
+    found = []
+    for item in filter(str.strip, raw.split(",")):
+        parts = urlsplit(f"//{item.strip()}")
+        if not parts.hostname or not parts.port:
+            raise ValueError
+        found.append((parts.hostname, parts.port))
+    return tuple(found)
+
+
+def networks(raw: str) -> tuple[Network, ...]:
+    """a list of networks with commas between them, such as 10.1.0.0/16, fd00::/8"""
+    return tuple(ipaddress.ip_network(item.strip()) for item in raw.split(",") if item.strip())
+
+
+def signing_key(raw: str) -> Secret:
+    """text, or whsec_ with base64 behind it"""
+    if raw.startswith("whsec_"):
+        base64.b64decode(raw.removeprefix("whsec_"), validate=True)
+    return Secret(raw)
+
+
+_UNSHOWN = (Secret, api_key, broker_address, api_address, signing_key)
 
 
 def var(

@@ -5,6 +5,7 @@ Where a service is not found, its tests skip with the reason; with REQUIRE_SERVI
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -59,6 +60,13 @@ def redis_connection(redis_url: str) -> Iterator["redis.Redis"]:
 @pytest.fixture
 def rabbitmq_url() -> Iterator[str]:
     """RabbitMQ, with our queues empty before and gone afterwards."""
+    with emptied_rabbitmq() as url:
+        yield url
+
+
+@contextmanager
+def emptied_rabbitmq() -> Iterator[str]:
+    """The same, for fixtures that last longer than a test."""
     if not answers(RABBITMQ, 5672):
         without("RabbitMQ is not reachable; set TEST_RABBITMQ_URL")
     unusable = unusable_broker(RABBITMQ)

@@ -1,31 +1,34 @@
 """Second citizens of our borders, with memory: a backend, a state store, an application that sends nothing."""
 
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import fakeredis
+
 from config.workers import PROFILES, Profile
 from shared.api_client import OrganizationAPI
-from shared.backend_models import Execution, FileExecution, FileRun
+from shared.backend_models import ActiveFiles, Execution, FileExecution, FileRun, History
+from shared.call import Call, WorkerApp
+from shared.claims import Claims
 from shared.config import Settings
 from shared.deadline import Deadline
-from shared.errors import BackendUnavailableError, NotFoundError, WorkerError
-from shared.execution_state import FanIn
+from shared.errors import AnswerTooLargeError, BackendUnavailableError, NotFoundError, WorkerError
+from shared.execution_state import ExecutionState, Run
 from shared.models import (
     TERMINAL,
-    BatchResult,
+    Context,
     Counts,
     ExecuteOptions,
     ExecuteRequest,
     FileData,
     FileHash,
-    FileResult,
     PipelineStatus,
     Status,
 )
-from shared.platform_models import ToolInstance
-from shared.task import Call, WorkerApp
+from shared.platform_models import Notification, NotificationEvent, Notifications, ToolInstance
 
 ENVIRONMENT = {
     "ENVIRONMENT": "development",
@@ -62,12 +65,24 @@ class FakeBackend:
     stopped_meanwhile: bool = False
     accepted: dict[str, str] = field(default_factory=dict)
     deadlines: list[Deadline] = field(default_factory=list)
+    histories: dict[str, History] = field(default_factory=dict)
+    most_histories: int = 1_000
+    remembered: dict[str, FileRun] = field(default_factory=dict)
+    active: list[str] = field(default_factory=list)
+    notifications: list[Notification] = field(default_factory=list)
+    told: list[NotificationEvent] = field(default_factory=list)
+    rows: list[FileExecution] = field(default_factory=list)
+    terminal_may_change: bool = False
+    on_call: Callable[[str], None] = lambda _name: None
+    marks: list[tuple[str, list[str], int]] = field(default_factory=list)
+    shown: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
 
     def until(self, deadline: Deadline) -> "FakeBackend":
         self.deadlines.append(deadline)
         return self
 
     def _called(self, name: str) -> None:
+        self.on_call(name)
         self.calls.append(name)
         if name in self.refusals:
             raise self.refusals[name]
@@ -81,7 +96,7 @@ class FakeBackend:
 
     def end_execution(self, _execution_id: str, status: Status, counts: Counts, message: str | None) -> bool:
         self._called("end_execution")
-        assert self.status not in TERMINAL
+        assert self.status not in TERMINAL or self.terminal_may_change
         if self.stopped_meanwhile:
             self.status = "STOPPED"
             return False
@@ -138,6 +153,49 @@ class FakeBackend:
         assert is_end
         self.pipeline = status
 
+    def file_histories(self, _workflow_id: str, file_hashes: list[str]) -> dict[str, History]:
+        self._called("file_histories")
+        if len(file_hashes) > self.most_histories:
+            raise AnswerTooLargeError("too much text")
+        return {key: self.histories[key] for key in file_hashes if key in self.histories}
+
+    def remember_file(self, _workflow_id: str, file: FileHash, run: FileRun, *, is_api: bool) -> None:
+        self._called("remember_file")
+        assert file.file_hash
+        assert is_api is self.is_api
+        self.remembered[file.file_hash] = run
+
+    def active_files(self, _workflow_id: str, _execution_id: str, _files: list[FileHash]) -> ActiveFiles:
+        self._called("active_files")
+        return ActiveFiles(active_identifiers=self.active)
+
+    def file_executions(self, _execution_id: str) -> list[FileExecution]:
+        self._called("file_executions")
+        return self.rows
+
+    def pipeline_notifications(self, _pipeline_id: str, _execution_id: str) -> Notifications:
+        self._called("pipeline_notifications")
+        return Notifications(notifications=self.notifications, pipeline_name="notes", pipeline_type="ETL")
+
+    def enqueue_notification(self, event: NotificationEvent) -> str:
+        self._called("enqueue_notification")
+        self.told.append(event)
+        return "row"
+
+    def mark_dispatched(self, rows: list[str], organization: int) -> int:
+        self._called("mark_dispatched")
+        self.marks.append(("dispatched", rows, organization))
+        return len(rows)
+
+    def mark_dead(self, rows: list[str], organization: int) -> int:
+        self._called("mark_dead")
+        self.marks.append(("dead", rows, organization))
+        return len(rows)
+
+    def emit(self, room: str, event: str, data: Mapping[str, Any], _within: Deadline | None = None) -> None:
+        self._called("emit")
+        self.shown.append((room, event, data))
+
     def _next(self, name: str) -> FileRun:
         plan = self.plans.get(name)
         answer = plan.pop(0) if plan else completed()
@@ -152,81 +210,21 @@ def request(**options: Any) -> ExecuteRequest:
     )
 
 
+def known(app: "FakeApp", *, is_api: bool = True, batches: int | None = None, files: int = 0) -> None:
+    """Make the execution of `request` known, as the orchestrator does."""
+    app.state.register(Run("ex", "org", "wf", "pipe", is_api))
+    app.state.keep_context(Context(execution_id="ex", workflow_id="wf", organization_id="org", is_api=is_api))
+    if batches is not None:
+        app.state.open_fan_in("ex", batches, files, {})
+
+
 def completed(text: str = "text") -> FileRun:
     return FileRun(status="COMPLETED", result={"text": text}, execution_time=0.5, metadata={})
 
 
-class FakeState:
-    """The state of executions, in memory. Behaves as `ExecutionState`; one suite holds both to it."""
-
-    def __init__(self) -> None:
-        self.fan_ins: dict[str, FanIn] = {}
-        self.sent: set[str] = set()
-        self.claims: dict[str, int] = {}
-        self.batches: dict[str, dict[int, BatchResult]] = {}
-        self.files: dict[str, dict[str, FileResult]] = {}
-        self.started: dict[str, dict[str, float]] = {}
-        self.results: dict[str, list[Mapping[str, Any]]] = {}
-        self.pushed: set[tuple[str, str]] = set()
-        self.failures: dict[str, str] = {}
-
-    def open_fan_in(self, execution_id: str, fan_in: FanIn) -> FanIn:
-        return self.fan_ins.setdefault(execution_id, fan_in)
-
-    def fan_in(self, execution_id: str) -> FanIn | None:
-        return self.fan_ins.get(execution_id)
-
-    def record_batch(self, execution_id: str, batch: int, result: BatchResult) -> FanIn | None:
-        fan_in = self.fan_ins.get(execution_id)
-        if fan_in is None:
-            return None
-        recorded = self.batches.setdefault(execution_id, {})
-        recorded.setdefault(batch, result)
-        if len(recorded) < fan_in.batches or execution_id in self.sent:
-            return None
-        return fan_in if self.claims.setdefault(execution_id, batch) == batch else None
-
-    def batch_results(self, execution_id: str) -> list[dict[str, Any]]:
-        return [result.model_dump(mode="json") for _, result in sorted(self.batches.get(execution_id, {}).items())]
-
-    def callback_sent(self, execution_id: str) -> None:
-        if execution_id in self.fan_ins:
-            self.sent.add(execution_id)
-
-    def file_results(self, execution_id: str, places: list[str]) -> dict[str, FileResult]:
-        kept = self.files.get(execution_id, {})
-        return {place: kept[place] for place in places if place in kept}
-
-    def file_started(self, execution_id: str, place: str, now: float) -> float:
-        return self.started.setdefault(execution_id, {}).setdefault(place, now)
-
-    def record_file(self, execution_id: str, place: str, result: FileResult) -> None:
-        self.files.setdefault(execution_id, {})[place] = result
-
-    def push_api_result(
-        self, workflow_id: str, execution_id: str, file_execution_id: str, item: Mapping[str, Any]
-    ) -> bool:
-        if (execution_id, file_execution_id) in self.pushed:
-            return False
-        self.pushed.add((execution_id, file_execution_id))
-        self.results.setdefault(f"api_results:{workflow_id}:{execution_id}", []).append(item)
-        return True
-
-    def fail(self, execution_id: str, reason: str) -> None:
-        self.failures.setdefault(execution_id, reason)
-
-    def failure(self, execution_id: str) -> str | None:
-        return self.failures.get(execution_id)
-
-    def forget(self, execution_id: str) -> None:
-        for kept in (self.fan_ins, self.claims, self.batches, self.files, self.started, self.failures):
-            cast("dict[str, Any]", kept).pop(execution_id, None)
-        self.sent.discard(execution_id)
-
-    def forget_files(self, execution_id: str, places: list[str]) -> None:
-        for place in places:
-            self.files.get(execution_id, {}).pop(place, None)
-            self.started.get(execution_id, {}).pop(place, None)
+def memory() -> fakeredis.FakeRedis:
+    """A Redis in this process, scripts and all."""
+    return fakeredis.FakeRedis(decode_responses=True)
 
 
 @dataclass
@@ -244,11 +242,32 @@ class FakeApp:
 
     profile: Profile = PROFILES["all"]
     backend: FakeBackend = field(default_factory=FakeBackend)
-    state: FakeState = field(default_factory=FakeState)
     settings: Settings = field(default_factory=settings)
+    redis: Any = field(default_factory=memory)
     sent: list[Sent] = field(default_factory=list)
     broker_is_away: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
+    things: dict[str, Any] = field(default_factory=dict)
+
+    def held(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self.things:
+            self.things[name] = make()
+        return self.things[name]
+
+    def emit(self, *said: Any) -> None:
+        self.backend.emit(*said)
+
+    def __post_init__(self) -> None:
+        self.state = ExecutionState(self.redis, self.settings.execution_deadline, self.settings.stall)
+        self.claims = Claims(self.redis, self.settings.lease)
+
+    def kept(self) -> set[str]:
+        """The keys in the state store."""
+        return set(map(str, self.redis.keys("*")))
+
+    def pushed(self, name: str) -> list[dict[str, Any]]:
+        """A list of the state store, decoded."""
+        return [json.loads(item) for item in self.redis.lrange(name, 0, -1)]
 
     @property
     def resources(self) -> "FakeApp":
@@ -267,8 +286,8 @@ class FakeApp:
             raise OSError("connection refused")
         self.sent.append(Sent(task, queue, args, kwargs, options.get("headers", {})))
 
-    def call(self, task: str = "task", *, queue: str = "queue", **headers: Any) -> Call:
+    def call(self, task: str = "task", *, queue: str = "queue", sends: int = 0, **headers: Any) -> Call:
         app = cast("WorkerApp", self)
         seconds = self.settings.batch_slice
         slice_, deadline = Deadline.after(seconds, "slice"), Deadline.after(2 * seconds, "task")
-        return Call(app, task, "task-1", queue, headers, slice_, deadline)
+        return Call(app, task, "task-1", queue, headers, slice_, deadline, sends=sends)

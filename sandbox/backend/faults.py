@@ -22,6 +22,8 @@ Application = Callable[[Environ, Any], Iterable[bytes]]
 
 # SO_LINGER with no time: closing the socket sends RST and not FIN.
 _RESET = struct.pack("ii", 1, 0)
+_LOOK_SECONDS = 0.02
+_LONGEST_HOLD_SECONDS = 60
 
 
 class FaultInjector:
@@ -45,9 +47,11 @@ class FaultInjector:
         refused = _refusal(path, switches)
         if refused is not None:
             return _answer(start_response, *refused)
+        _hold(environ, "hold_request")
         answer = self._application(environ, start_response)
+        # From here on the view has run and its transaction is committed.
+        _hold(environ, "hold_answer")
         if switchboard.happens(switches.rate_reset_after):
-            # The view has run and its transaction is committed; only the answer is lost.
             close = getattr(answer, "close", None)
             if close is not None:
                 close()
@@ -55,7 +59,20 @@ class FaultInjector:
         return answer
 
 
+def _hold(environ: Environ, switch: str) -> None:
+    request = f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')}"
+    until = time.monotonic() + _LONGEST_HOLD_SECONDS
+    counted = False
+    while (end := getattr(switchboard.current, switch)) and request.endswith(end) and time.monotonic() < until:
+        if not counted:
+            stats.injected(switch)
+            counted = True
+        time.sleep(_LOOK_SECONDS)
+
+
 def _refusal(path: str, switches: Switches) -> tuple[str, str] | None:
+    if switches.without_buffer and "/webhook/buffer/" in path:
+        return "404 Not Found", "switched to have no buffer"
     if switchboard.failing(path):
         stats.injected("500")
         return "500 Internal Server Error", "switched to answer 500"

@@ -1,8 +1,8 @@
 """The one middleware: authentication, the tenant, slashes, unhandled errors and the request counters.
 
-Everything under `/internal/` and `/sandbox/` needs the internal key, but for `/sandbox/health`. What the real backend
-answers with a page (an unhandled exception, a POST without its slash), this one does too: the workers must be
-able to read such an answer.
+Everything under `/internal/` and `/sandbox/` needs the internal key, but for `/sandbox/health` and for what posts to
+`/sandbox/hooks/`. What the real backend answers with a page (an unhandled exception, a POST without its slash), this
+one does too: the workers must be able to read such an answer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class BackendMiddleware:
 
     def _before(self, request: HttpRequest, internal: bool) -> HttpResponse | None:
         guarded = internal or request.path_info.startswith("/sandbox/")
-        if guarded and request.path_info != "/sandbox/health":
+        if guarded and not _is_open(request):
             refused = self._authenticate(request)
             if refused is not None:
                 return refused
@@ -72,6 +72,12 @@ class BackendMiddleware:
         """Django's own report of an unhandled exception, as it is sent to a client that is no browser."""
         log.error("unhandled on %s %s", request.method, request.path, exc_info=error)
         return _report(request, type(error).__name__, str(error))
+
+
+def _is_open(request: HttpRequest) -> bool:
+    """For whoever waits for the start, and for webhooks, which bring keys of their own."""
+    hook = request.method == "POST" and request.path_info.startswith("/sandbox/hooks/")
+    return hook or request.path_info == "/sandbox/health"
 
 
 def _report(request: HttpRequest, kind: str, message: str) -> HttpResponse:

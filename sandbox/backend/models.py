@@ -1,7 +1,7 @@
 """The tables: what the platform knows of organizations, workflows, executions and files.
 
-Names and types follow what the internal API shows. Four things are the sandbox's own: the
-API keys on a deployment, `ToolRun`, `BufferRow.published_at` and the `incremented_*` counters.
+Names and types follow what the internal API shows. The sandbox's own are the API keys on a deployment, `ToolRun`,
+`BufferRow.published_at`, the `incremented_*` counters, `Hook`, `HookDelivery` and `Emission`.
 """
 
 from __future__ import annotations
@@ -244,16 +244,50 @@ class BufferRow(Timed):
     attempts = models.PositiveIntegerField(default=0)
 
 
+class Hook(models.Model):  # type: ignore[misc]
+    """A receiver of webhooks and how it answers; with `failures`, so often so, and 200 from then on."""
+
+    name = models.CharField(max_length=255, primary_key=True)
+    status = models.PositiveIntegerField(default=200)
+    delay_seconds = models.FloatField(default=0.0)
+    location = models.TextField(default="")
+    retry_after = models.CharField(max_length=64, default="")
+    failures = models.PositiveIntegerField(null=True)
+
+
+class HookDelivery(models.Model):  # type: ignore[misc]
+    """A webhook as it came, and the status it was answered with."""
+
+    name = models.CharField(max_length=255)
+    method = models.CharField(max_length=16)
+    headers = models.JSONField(default=dict)
+    body = models.TextField()
+    key = models.CharField(max_length=255, default="")
+    status = models.PositiveIntegerField()
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+
+class Emission(models.Model):  # type: ignore[misc]
+    """Something that was shown to a room."""
+
+    room = models.CharField(max_length=255)
+    event = models.CharField(max_length=255)
+    data = models.JSONField(null=True)
+    at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+
 class ToolRun(models.Model):  # type: ignore[misc]
     """The claim on running the tools for one file: one row, so one run.
 
-    `runs` counts how often the tools were started; it passes 1 only when the process that ran them died.
+    `runs` counts how often the tools were started, `restarts` how often because the backend's own process had died
+    while they ran, which is nobody else's fault.
     """
 
     file_execution = models.OneToOneField(FileExecution, models.CASCADE, primary_key=True, related_name="tool_run")
     state = models.CharField(max_length=16)
     instance = models.CharField(max_length=64)
     runs = models.PositiveIntegerField(default=1)
+    restarts = models.PositiveIntegerField(default=0)
     result = models.JSONField(null=True)
     error = models.TextField(null=True)
     metadata = models.JSONField(default=dict)

@@ -1,7 +1,7 @@
 """What the backend was asked, counted in memory: a test of the workers compares these numbers.
 
-Effects that must happen once (tool runs, destination rows, buffered notifications) are counted from the database,
-because they must be seen after a restart too; see `views/control.py`.
+Effects that must happen once (tool runs, destination rows, buffered notifications, webhooks, what is shown to rooms)
+are counted from the database, because they must be seen after a restart too; see `views/control.py`.
 """
 
 from __future__ import annotations

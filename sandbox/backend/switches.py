@@ -15,6 +15,9 @@ class Switches:
 
     `rate_reset` closes the connection before the request is handled, `rate_reset_after` once its effects are
     committed. `error_500_seconds` makes paths that contain `error_500_path` answer 500 for that long.
+    `without_buffer` makes this a backend that has no notification buffer.
+    `hold_request` keeps requests whose method and path end so from being handled, `hold_answer` from being answered,
+    as long as they are set: who waits for such a request can be killed at that point.
     `seed` restarts the random numbers, so that a run can be repeated.
     """
 
@@ -26,6 +29,9 @@ class Switches:
     slow_seconds: float = 1.0
     error_500_seconds: float = 0.0
     error_500_path: str = "update_status"
+    without_buffer: bool = False
+    hold_request: str = ""
+    hold_answer: str = ""
     tool: str = "extract"
     tool_seconds: float = 0.0
     seed: int | None = None
@@ -73,15 +79,20 @@ def _check(values: dict[str, Any]) -> None:
     if unknown:
         raise ValueError(f"unknown switches: {', '.join(unknown)}; known are {', '.join(known)}")
     for name, value in values.items():
-        default = known[name]
-        if isinstance(default, float):
-            _check_number(name, value)
-        elif name == "seed" and not (value is None or isinstance(value, int)):
-            raise ValueError("seed must be a whole number or null")
-        elif isinstance(default, str) and not isinstance(value, str):
-            raise ValueError(f"{name} must be a string")
+        _check_one(name, value, known[name])
     if values.get("tool", "extract") not in {"extract", "echo"}:
         raise ValueError("tool must be extract or echo")
+
+
+def _check_one(name: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false")  # noqa: TRY004 # as for every other mistake here
+    if isinstance(default, float):
+        _check_number(name, value)
+    elif name == "seed" and not (value is None or isinstance(value, int)):
+        raise ValueError("seed must be a whole number or null")
+    elif isinstance(default, str) and not isinstance(value, str):
+        raise ValueError(f"{name} must be a string")
 
 
 def _check_number(name: str, value: Any) -> None:

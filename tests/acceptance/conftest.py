@@ -19,7 +19,7 @@ QUICK = {
 BACKEND = {"SANDBOX_TOOL_WAIT_SECONDS": "0.3"}
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.matrix), "rabbitmq"])
 def broker_url(request: pytest.FixtureRequest) -> str | None:
     """The stack's own broker, which is its state store, and then RabbitMQ."""
     return request.getfixturevalue("rabbitmq_url") if request.param == "rabbitmq" else None

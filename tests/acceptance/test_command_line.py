@@ -36,7 +36,9 @@ def test_help_names_the_commands() -> None:
     assert "run" in ran.stdout
 
 
-@pytest.mark.parametrize("arguments", [("run", "--help"), ("run", "all", "--help"), ("demo", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [("run", "--help"), ("run", "all", "--help"), ("demo", "--help"), ("storm", "--help")]
+)
 def test_every_command_explains_itself(arguments: tuple[str, ...]) -> None:
     ran = workers(*arguments)
     assert (ran.returncode, ran.stderr) == (0, "")

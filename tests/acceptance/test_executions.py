@@ -18,8 +18,8 @@ from kombu.connection import Connection
 from config.queue_routing import DEAD_LETTERS
 from sandbox.driver import Deployment, Driver, Run
 from sandbox.stack import FOUR, Stack, alive, wait_for
-from shared.config import VISIBILITY_SECONDS
-from tests.acceptance.conftest import BACKEND, QUICK, Fleet
+from shared.claims import TOMBSTONE_SECONDS
+from tests.acceptance.conftest import QUICK, Fleet
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -75,13 +75,19 @@ def everything_completed(driver: Driver, deployment: Deployment, run: Run, names
     assert driver.control("GET", "stats")["tool_runs"]["max"] == 1
 
 
+def is_tombstone(key: str) -> bool:
+    return key.endswith((":ended", ":released")) or key.startswith(
+        ("workers:message:", "workers:webhook:", "workers:log:")
+    )
+
+
 def nothing_is_left(stack: Stack) -> None:
-    """No message, no lease, no key of an execution; only the backend's results and the claims on them stay a while."""
+    """No message, no lease, no key of an execution; only the backend's results, and what is done, stay a while."""
 
     def keys() -> set[str]:
         with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
             found = {key for key in client.scan_iter() if not key.startswith(("_kombu.", "api_results:"))}
-            return {key for key in found if not (key.endswith(":pushed") and client.ttl(key) <= VISIBILITY_SECONDS)}
+            return {key for key in found if not (is_tombstone(key) and 0 < client.ttl(key) <= TOMBSTONE_SECONDS)}
 
     wait_for(lambda: keys() == set(), 10, f"an empty state store, which has {keys()}")
 
@@ -122,6 +128,7 @@ def test_tools_that_outlast_the_slice_hand_the_batch_back(
     nothing_is_left(stack)
 
 
+@pytest.mark.matrix  # every day: the storm
 def test_a_backend_in_foul_weather(fleet: Fleet, tmp_path: Path) -> None:
     _, driver = fleet
     deployment = driver.deploy("foul", batches=4)
@@ -152,11 +159,7 @@ def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fl
     sent = documents(tmp_path, 30)
     run = driver.post(deployment, sent)
     watch_until_a_file_is(driver, run, "COMPLETED")
-    backend = stack.parts["backend"].pid
-    os.kill(backend, signal.SIGTERM)
-    wait_for(lambda: not stack.alive("backend"), 10, "the backend to end")
-    (stack.folder / "backend.ready").unlink()
-    stack.start_backend(**BACKEND)
+    stack.restart("backend")
     stack.wait_until_ready()
     everything_completed(driver, deployment, finish(driver, run), sent)
     assert "retried" in {end["outcome"] for end in events(stack, "file_processing", "task_ended")}
@@ -180,6 +183,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_work_to_the_next(
     everything_completed(driver, deployment, finish(driver, run, 30), sent)
 
 
+@pytest.mark.matrix  # every day: test_faults.py kills at six points
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_a_killed_worker_s_batch_is_done_by_the_next(
     pool: str, rabbitmq_url: str, start_fleet: Callable[..., Fleet], tmp_path: Path
@@ -245,7 +249,7 @@ def test_a_failed_start_is_a_failure_and_leaves_the_execution_in_error(fleet: Fl
     files = {"a.pdf": {"file_name": "a.pdf", "file_size": "big"}}
     args = [made["organization_id"], made["workflow_id"], run.execution_id, files]
     publish(stack, "async_execute_bin", "celery_api_deployments", args)
-    assert counts(finish(driver, run, 30)) == ("ERROR", 0, 0, 0)
+    assert counts(finish(driver, run, 30)) == ("ERROR", 1, 0, 1)
     assert "files.a.pdf.file_size" in run.execution["error_message"]
     (ended,) = events(stack, "api_deployment", "task_ended")[before:]
     assert ended["outcome"] == "failed"

@@ -1,7 +1,5 @@
 """A backend that dies under work: it is left in peace, nothing is lost, and nothing goes round in circles meanwhile."""
 
-import os
-import signal
 import socket
 import struct
 import threading
@@ -11,8 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox.stack import wait_for
-from tests.acceptance.conftest import BACKEND, Fleet
+from tests.acceptance.conftest import Fleet
 from tests.acceptance.test_executions import counts, documents, events, finish, watch_until_a_file_is
 
 RECOVERY_SECONDS = 2
@@ -61,13 +58,11 @@ def test_a_dead_backend_is_left_in_peace_and_its_work_waits_in_the_slots(
     run = driver.post(deployment, sent)
     watch_until_a_file_is(driver, run, "COMPLETED")
     before = len(events(stack, "file_processing", "task_ended"))
-    os.kill(stack.parts["backend"].pid, signal.SIGTERM)
-    wait_for(lambda: not stack.alive("backend"), 10, "the backend to end")
+    stack.stop_and_wait("backend")
     with grave(int(stack.backend_url.rpartition(":")[2])) as knocks:
         time.sleep(OUTAGE_SECONDS)
         ended = Counter(end["outcome"] for end in events(stack, "file_processing", "task_ended")[before:])
-    (stack.folder / "backend.ready").unlink()
-    stack.start_backend(**BACKEND)
+    stack.restart("backend")
     stack.wait_until_ready()
     # Not how often tools ran: what the backend was at when it died, it begins again.
     assert counts(finish(driver, run)) == ("COMPLETED", len(sent), len(sent), 0)

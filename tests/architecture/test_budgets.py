@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 WORKER_PATH = ("config", "monitoring", "shared", "api_deployment", "general", "file_processing", "callback")
 APART = ("scripts",)
-WORKER_PATH_LINES = 3_500
+WORKER_PATH_LINES = 5_700
 APART_LINES = 2_500
 FILE_LINES = 350
 FUNCTION_LINES = 40
@@ -89,6 +89,17 @@ def test_one_file_reads_the_environment() -> None:
         if any(word in path.read_text() for word in ("os.environ", "getenv", "environ["))
     ]
     assert readers == ["shared/variables.py"]
+
+
+def test_one_file_makes_clients_of_redis() -> None:
+    """Fault 40: else one of them is not found again after a failover."""
+    makers = ("redis.Redis(", "Redis.from_url(", "StrictRedis", "ConnectionPool(", "Sentinel(")
+    found = [
+        str(path.relative_to(ROOT))
+        for path in sources(*WORKER_PATH, *APART)
+        if any(word in path.read_text() for word in makers)
+    ]
+    assert found == ["shared/redis_connection.py"]
 
 
 def test_package_files_are_empty() -> None:

@@ -446,7 +446,8 @@ CASES: dict[str, Case] = {
         event("webhook.buffer.enqueue.inprogress_failure_only", execution_id=ETL_RUN), None, more=True
     ),
     "webhook.buffer.process": Case(
-        lambda to: to.api.dispatch_notifications(), {"dead_letter_rows": 0, "reclaimed_rows": 0, "gc_deleted_rows": 0}
+        lambda to: to.client.dispatch_notifications(),
+        {"dead_letter_rows": 0, "reclaimed_rows": 0, "gc_deleted_rows": 0},
     ),
     "webhook.buffer.mark_dispatched": Case(
         lambda to: to.api.mark_dispatched(body("webhook.buffer.mark_dispatched")["buffer_row_ids"], KEY), 0
@@ -462,15 +463,15 @@ CASES: dict[str, Case] = {
     "webhook.send.client_default": Case(
         webhook(**body("webhook.send.client_default")), (BackendRefusedError, "is not a valid choice")
     ),
-    "emit_websocket": Case(lambda to: to.api.emit("session-1", "logs:session-1", {"m": 1}), None),
+    "emit_websocket": Case(lambda to: to.client.emit("session-1", "logs:session-1", {"m": 1}), None),
     "emit_websocket.missing": Case(
-        lambda to: to.api.emit("r", "", {}), (BackendRefusedError, "room and event are required")
+        lambda to: to.client.emit("r", "", {}), (BackendRefusedError, "room and event are required")
     ),
     "logs.process_history.empty": Case(
-        lambda to: to.api.process_log_history(), {"processed_count": 0, "total_logs": 0}
+        lambda to: to.client.process_log_history(), {"processed_count": 0, "total_logs": 0}
     ),
     "logs.process_history.two": Case(
-        lambda to: to.api.process_log_history(),
+        lambda to: to.client.process_log_history(),
         {"processed_count": 1, "skipped_count": 1, "organizations_processed": 1},
     ),
 }

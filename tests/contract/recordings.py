@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import Secret
+
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 RECORDINGS: list[dict[str, Any]] = json.loads((SAMPLES / "recordings.json").read_text())
 BY_NAME = {recording["name"]: recording for recording in RECORDINGS}
@@ -27,6 +29,8 @@ def differences(wanted: Any, said: Any, of: Callable[[str], str] = same, at: str
 
     An empty list wants an empty one. `of` gives the id that stands for a recorded one.
     """
+    if isinstance(said, Secret):
+        said = said.get_secret_value()
     if isinstance(wanted, dict):
         for name, value in wanted.items():
             inner = said[of(name)] if isinstance(said, dict) else getattr(said, name)

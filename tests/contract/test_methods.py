@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from shared.api_client import OrganizationAPI
+from shared.api_installation import InstallationAPI
 from tests.contract import cases
 from tests.contract.cases import CASES
 from tests.contract.recordings import BY_NAME, RECORDINGS, differences
@@ -27,8 +28,13 @@ def test_a_method_says_what_was_recorded(world: Recordings | Reference, name: st
         assert list(differences(case.says, said, world.of)) == []
 
 
+def methods(api: type) -> set[str]:
+    return {name for name, _ in inspect.getmembers(api, inspect.isfunction) if not name.startswith("_")}
+
+
 def test_every_method_has_a_case() -> None:
-    methods = {name for name, _ in inspect.getmembers(OrganizationAPI, inspect.isfunction) if not name.startswith("_")}
     called = inspect.getsource(cases)
-    assert {name for name in methods if f".api.{name}(" not in called} == {"until", "execute_file", "file_run"}
+    uncalled = {name for name in methods(OrganizationAPI) if f".api.{name}(" not in called}
+    assert uncalled == {"until", "execute_file", "file_run"}
+    assert {name for name in methods(InstallationAPI) if f".client.{name}(" not in called} == {"call"}
     assert CASES.keys() <= BY_NAME.keys()

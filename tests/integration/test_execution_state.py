@@ -1,83 +1,86 @@
-"""One suite over both citizens of the state store's border: the real one on Redis, and the fake of the unit tests."""
+"""One suite over both citizens of the state store's border: Redis, and the one in memory of the unit tests."""
 
 import json
-from collections.abc import Iterator
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from typing import Any
 
 import pytest
 import redis
 
 from file_processing.batch import fold
-from shared.config import VISIBILITY_SECONDS
+from shared.claims import Claims, Lease
 from shared.errors import StateStoreError
-from shared.execution_state import ExecutionState, FanIn, redis_client
-from shared.models import BatchResult, FileResult, Status
-from tests.fakes import FakeState, settings
+from shared.execution_state import ExecutionState, Run
+from shared.models import BatchResult, Context, FileResult, Stage, Status
+from shared.redis_connection import redis_client
+from tests.fakes import memory, settings
 
-FAN_IN = FanIn(3, 9, "process_batch_callback_api", "api_file_processing_callback", {"execution_id": "ex"}, "task")
-DEADLINE = 100.0
+RUN = Run("ex", "org", "wf", "pipe", is_api=True)
+DEADLINE, STALL = 100.0, 10.0
 
 
 def result(name: str) -> BatchResult:
     return fold([FileResult(file=name, status=Status.COMPLETED)], "org")
 
 
-@pytest.fixture(params=["redis", "fake"])
-def state(request: pytest.FixtureRequest) -> Iterator[ExecutionState]:
-    if request.param == "fake":
-        yield cast("ExecutionState", FakeState())
-        return
-    client = request.getfixturevalue("redis_connection")
-    found = ExecutionState(redis.Redis(connection_pool=client.connection_pool), DEADLINE)
-    yield found
-    found.close()
+@pytest.fixture(params=["redis", "memory"])
+def client(request: pytest.FixtureRequest) -> Any:
+    return memory() if request.param == "memory" else request.getfixturevalue("redis_connection")
 
 
-def test_the_last_batch_gets_the_fan_in(state: ExecutionState) -> None:
-    assert state.fan_in("ex") is None
-    assert state.open_fan_in("ex", FAN_IN) == FAN_IN
-    assert state.fan_in("ex") == FAN_IN
-    assert state.record_batch("ex", 2, result("c")) is None
-    assert state.record_batch("ex", 0, result("a")) is None
-    assert state.record_batch("ex", 2, result("again")) is None
-    assert state.record_batch("ex", 1, result("b")) == FAN_IN
-    names = [found["file_results"][0]["file"] for found in state.batch_results("ex")]
-    assert names == ["a", "b", "c"]
+@pytest.fixture
+def state(client: Any) -> ExecutionState:
+    return ExecutionState(client, DEADLINE, STALL)
 
 
-def test_only_the_batch_that_completes_the_set_gets_the_fan_in(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FanIn(2, 2, "t", "q", {}, "task"))
-    assert state.record_batch("ex", 0, result("a")) is None
-    assert state.record_batch("ex", 1, result("b")) is not None
-    assert state.record_batch("ex", 0, result("a")) is None
-    assert state.record_batch("ex", 1, result("b")) is not None
+def opened(state: ExecutionState, batches: int) -> None:
+    state.register(RUN)
+    state.open_fan_in("ex", batches, batches, {number: f'{{"batch": {number}}}' for number in range(batches)})
 
 
-def test_the_fan_in_is_given_out_until_it_was_sent(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}, "task"))
-    assert state.record_batch("ex", 0, result("a")) is not None
-    assert state.record_batch("ex", 0, result("a")) is not None
+def test_the_last_batch_is_the_one_to_send_the_callback(state: ExecutionState) -> None:
+    opened(state, 3)
+    recorded = [
+        state.record_batch("ex", batch, result(name)) for batch, name in ((2, "c"), (0, "a"), (2, "x"), (1, "b"))
+    ]
+    assert recorded == [False, False, False, True]
+    names = {number: found["file_results"][0]["file"] for number, found in state.batch_results("ex").items()}
+    assert names == {0: "a", 1: "b", 2: "c"}
+    assert list(names) == [0, 1, 2]
+
+
+def test_only_that_one_until_it_was_sent(state: ExecutionState) -> None:
+    opened(state, 2)
+    assert [state.record_batch("ex", batch, result("a")) for batch in (0, 1, 0, 1)] == [False, True, False, True]
     state.callback_sent("ex")
-    assert state.record_batch("ex", 0, result("a")) is None
+    assert [state.record_batch("ex", batch, result("a")) for batch in (0, 1)] == [False, False]
 
 
-def test_opening_it_again_changes_nothing(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FAN_IN)
+def test_registering_and_opening_it_again_changes_nothing(state: ExecutionState) -> None:
+    first = state.register(RUN)
+    assert (first.batches, first.is_api, first.pipeline_id) == (None, True, "pipe")
+    assert DEADLINE - 5 < first.deadline - time.time() <= DEADLINE
+    opened(state, 3)
     state.record_batch("ex", 0, result("a"))
-    assert state.open_fan_in("ex", FanIn(1, 1, "other", "other", {}, "other")) == FAN_IN
-    assert state.record_batch("ex", 1, result("b")) is None
-    assert state.record_batch("ex", 2, result("c")) == FAN_IN
+    again = state.register(Run("ex", "other", "other", None, is_api=False, deadline=1.0))
+    state.open_fan_in("ex", 1, 1, {0: "{}"})
+    assert (again.organization_id, again.deadline, again.batches, again.files) == ("org", first.deadline, 3, 3)
+    assert state.plan("ex") == {1: {"batch": 1}, 2: {"batch": 2}}
+    assert not state.record_batch("ex", 1, result("b"))
+    assert state.record_batch("ex", 2, result("c"))
 
 
-def test_without_a_fan_in_nothing_is_recorded(state: ExecutionState) -> None:
-    assert state.record_batch("unknown", 0, result("a")) is None
-    assert state.batch_results("unknown") == []
+def test_of_what_is_not_known_nothing_is_recorded(state: ExecutionState) -> None:
+    assert state.run("unknown") is None
+    assert not state.record_batch("unknown", 0, result("a"))
+    assert state.batch_results("unknown") == {}
 
 
-def test_files_are_remembered_by_their_places(state: ExecutionState) -> None:
+def test_files_are_remembered_by_their_places_and_the_first_end_counts(state: ExecutionState) -> None:
     kept = FileResult(file="a", status=Status.ERROR, error="broken", execution_time=1.5)
     state.record_file("ex", "0/4", kept)
+    state.record_file("ex", "0/4", FileResult(file="a", status=Status.COMPLETED))
     assert state.file_results("ex", ["0/3", "0/4", "1/4"]) == {"0/4": kept}
     assert state.file_results("ex", []) == {}
     assert state.file_results("other", ["0/4"]) == {}
@@ -93,80 +96,154 @@ def test_files_can_be_forgotten_alone(state: ExecutionState) -> None:
 
 
 def test_the_first_start_of_a_file_counts(state: ExecutionState) -> None:
-    assert state.file_started("ex", "0/0", 5.5) == 5.5
-    assert state.file_started("ex", "0/0", 9.0) == 5.5
-    assert state.file_started("ex", "0/1", 9.0) == 9.0
-
-
-def test_a_callback_that_ran_already_is_not_remembered(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}, "task"))
-    state.forget("ex")
-    state.callback_sent("ex")
-    state.open_fan_in("ex", FanIn(1, 1, "t", "q", {}, "task"))
-    assert state.record_batch("ex", 0, result("a")) is not None
-
-
-def test_a_result_is_pushed_once(state: ExecutionState) -> None:
-    assert state.push_api_result("wf", "ex", "fe", {"file": "a"})
-    assert not state.push_api_result("wf", "ex", "fe", {"file": "a"})
-    assert state.push_api_result("wf", "ex", "other", {"file": "b"})
+    assert [state.file_started("ex", *started) for started in (("0/0", 5.5), ("0/0", 9.0), ("0/1", 9.0))] == [
+        5.5,
+        5.5,
+        9,
+    ]
 
 
 def test_the_first_reason_is_kept(state: ExecutionState) -> None:
     assert state.failure("ex") is None
-    state.fail("ex", "first")
-    state.fail("ex", "second")
-    assert state.failure("ex") == "first"
+    state.fail("ex", "first", 3)
+    state.fail("ex", "second", 4)
+    assert state.failure("ex") == ("first", 3)
 
 
-def test_forgetting_leaves_nothing(state: ExecutionState) -> None:
-    state.open_fan_in("ex", FAN_IN)
+def test_the_stages_of_files_are_told(state: ExecutionState) -> None:
+    state.stage("ex", {f"0/{number}": Stage.QUEUED for number in range(5_000)})
+    state.stage("ex", {"0/7": Stage.STORING})
+    stages = state.stages("ex")
+    assert (len(stages), stages["0/7"], stages["0/8"]) == (5_000, Stage.STORING, Stage.QUEUED)
+
+
+def test_a_context_of_another_or_one_that_cannot_be_read_is_none(state: ExecutionState, client: Any) -> None:
+    context = Context(execution_id="ex", workflow_id="wf", organization_id="org", is_api=True)
+    state.keep_context(context)
+    assert state.context("ex", "org") == context
+    assert 1_100 < client.ttl("context:ex") <= 1_200
+    assert state.context("ex", "another") is None
+    client.set("context:other", context.model_dump_json())
+    assert state.context("other", "org") is None
+    for nonsense in ("", "{", "[]", '{"execution_id": "ex"}', '{"is_api": "maybe"}'):
+        client.set("context:ex", nonsense)
+        assert state.context("ex", "org") is None
+
+
+def test_a_stop_is_looked_for_once_in_a_while(state: ExecutionState) -> None:
+    assert [state.may_look("ex"), state.may_look("ex"), state.may_look("another")] == [True, False, True]
+    opened(state, 1)
+    assert not state.may_look("ex")
+    assert state.stopped("ex") is None
+    state.stop("ex", "STOPPED")
+    assert state.stopped("ex") == "STOPPED"
+
+
+def test_a_notification_is_told_once_and_its_tries_are_counted(state: ExecutionState) -> None:
+    assert [state.begin_notification("ex", "n"), state.begin_notification("ex", "n")] == [1, 2]
+    state.notified("ex", "n")
+    assert state.begin_notification("ex", "n") == 0
+    assert state.begin_notification("ex", "another") == 1
+
+
+def test_progress_moves_the_reapers_look_but_never_beyond_the_deadline(state: ExecutionState) -> None:
+    state.register(RUN)
+    now = time.time()
+    assert state.due(now + STALL - 1) == []
+    assert state.due(now + STALL + 1) == ["ex"]
+    state.looked_after("ex", now - 5)
+    assert state.due(now) == ["ex"]
+    state.record_file("ex", "0/0", FileResult(file="a", status=Status.COMPLETED))
+    assert state.due(now + STALL - 1) == []
+    run = state.run("ex")
+    assert run is not None
+    assert run.looks == 1
+    late = ExecutionState(state._redis, DEADLINE, 10 * DEADLINE)
+    late.record_file("ex", "0/1", FileResult(file="a", status=Status.COMPLETED))
+    assert state.due(run.deadline) == ["ex"]
+    state.strike_off("ex")
+    assert state.due(run.deadline) == []
+
+
+def everything(state: ExecutionState) -> None:
+    opened(state, 2)
     state.record_batch("ex", 0, result("a"))
     state.file_started("ex", "0/0", 1.0)
     state.record_file("ex", "0/0", FileResult(file="a", status=Status.COMPLETED))
+    state.stage("ex", {"0/0": Stage.DONE})
+    state.push_api_result("wf", "ex", "fe", {"file": "a", "status": "Success"})
     state.fail("ex", "reason")
+    state.stop("ex", "STOPPED")
+    state.keep_cached("ex", {"hash": {"result": "text"}})
+    state.skip("ex", {"b": "another has it"})
+    state.begin_notification("ex", "n")
+    state.keep_context(Context(execution_id="ex", workflow_id="wf", organization_id="org", is_api=True))
+
+
+def test_every_key_ends_by_itself(state: ExecutionState, client: Any) -> None:
+    everything(state)
+    keys = set(client.keys()) - {"workers:executions"}
+    assert len(keys) == 14
+    lasts = {key: client.ttl(key) for key in keys}
+    assert 86_000 < lasts.pop("api_results:wf:ex") <= 86_400
+    assert lasts.pop("context:ex") <= 1_200
+    assert lasts.pop("workers:execution:ex:look") <= 5
+    assert all(DEADLINE < left <= DEADLINE + 3_600 for left in lasts.values())
+
+
+def test_of_what_has_ended_nothing_is_left_and_nothing_comes_back(state: ExecutionState, client: Any) -> None:
+    everything(state)
     state.forget("ex")
-    assert state.failure("ex") is None
-    assert state.file_results("ex", ["0/0"]) == {}
-    assert state.file_started("ex", "0/0", 2.0) == 2.0
-    assert state.record_batch("ex", 0, result("a")) is None
+    left = {"api_results:wf:ex", "workers:execution:ex:ended"}
+    assert set(client.keys()) == left
+    everything(state)
+    assert not state.push_api_result("wf", "ex", "late", {"file": "a", "status": "by a copy that was late"})
+    assert set(client.keys()) == left | {"context:ex", "workers:execution:ex:look"}
+    results = [json.loads(item) for item in client.lrange("api_results:wf:ex", 0, -1)]
+    assert results == [{"file": "a", "status": "Success"}]
 
 
-def test_of_many_threads_one_batch_gets_the_fan_in(redis_connection: "redis.Redis") -> None:
+def test_a_result_is_pushed_once(state: ExecutionState) -> None:
+    pushed = [state.push_api_result("wf", "ex", row, {"file": "a"}) for row in ("fe", "fe", "other")]
+    assert pushed == [True, False, True]
+
+
+def test_of_many_threads_one_batch_is_to_send_the_callback(redis_connection: "redis.Redis") -> None:
     """Each batch is delivered twice, all at once."""
-    state = ExecutionState(redis.Redis(connection_pool=redis_connection.connection_pool), DEADLINE)
-    state.open_fan_in("ex", FanIn(64, 64, "t", "q", {}, "task"))
+    state = ExecutionState(redis_connection, DEADLINE, STALL)
+    opened(state, 64)
     numbers = [*range(64), *range(64)]
     with ThreadPoolExecutor(16) as pool:
         given = list(pool.map(lambda number: state.record_batch("ex", number, result(str(number))), numbers))
-    assert len({number for number, found in zip(numbers, given, strict=True) if found is not None}) == 1
+    assert len({number for number, fires in zip(numbers, given, strict=True) if fires}) == 1
     assert len(state.batch_results("ex")) == 64
 
 
-def test_every_key_ends_with_the_execution_but_the_backends(redis_connection: "redis.Redis") -> None:
-    state = ExecutionState(redis.Redis(connection_pool=redis_connection.connection_pool), DEADLINE)
-    state.open_fan_in("ex", FAN_IN)
-    state.record_batch("ex", 0, result("a"))
-    state.file_started("ex", "0/0", 1.0)
-    state.record_file("ex", "0/0", FileResult(file="a", status=Status.COMPLETED))
-    state.push_api_result("wf", "ex", "fe", {"file": "a", "status": "Success"})
-    state.fail("ex", "reason")
-    keys = sorted(redis_connection.scan_iter())
-    assert len(keys) == 7
-    for key in keys:
-        lasts = redis_connection.ttl(key)
-        assert (86_000 < lasts <= 86_400) if key == "api_results:wf:ex" else (DEADLINE < lasts <= DEADLINE + 3_600)
-    state.forget("ex")
-    assert set(redis_connection.scan_iter()) == {"api_results:wf:ex", "workers:execution:ex:pushed"}
-    assert redis_connection.ttl("workers:execution:ex:pushed") <= VISIBILITY_SECONDS
-    assert not state.push_api_result("wf", "ex", "fe", {"file": "a", "status": "by a copy that was late"})
-    assert [json.loads(item) for item in redis_connection.lrange("api_results:wf:ex", 0, -1)] == [
-        {"file": "a", "status": "Success"}
-    ]
-
-
 def test_an_absent_store_is_a_typed_error() -> None:
-    state = ExecutionState(redis_client(settings(CACHE_REDIS_HOST="127.0.0.1", CACHE_REDIS_PORT="1")), DEADLINE)
+    client = redis_client(settings(CACHE_REDIS_HOST="127.0.0.1", CACHE_REDIS_PORT="1"))
     with pytest.raises(StateStoreError, match="CACHE_REDIS"):
-        state.failure("ex")
-    state.close()
+        ExecutionState(client, DEADLINE, STALL).failure("ex")
+    client.close()
+
+
+def test_a_look_at_an_execution_that_has_just_ended_leaves_nothing_behind(state: ExecutionState, client: Any) -> None:
+    state.register(RUN)
+    state.forget("ex")
+    state.looked_after("ex", time.time())
+    assert set(client.keys("*")) == {"workers:execution:ex:ended"}
+
+
+def test_a_claim_whose_answer_was_lost_is_one_delivery_however_often_it_is_asked_again(
+    state: ExecutionState, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = Claims(client, 15)
+    take = claims._scripts["take"]
+
+    def answered_at_last(*args: Any, **kwargs: Any) -> Any:
+        return [take(*args, **kwargs) for _ in range(3)][-1]
+
+    monkeypatch.setitem(claims._scripts, "take", answered_at_last)
+    lease = claims.take(state.claim("ex", "batch:0"))
+    assert isinstance(lease, Lease)
+    assert lease.deliveries == 1
+    claims.close()

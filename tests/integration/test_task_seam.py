@@ -12,15 +12,18 @@ from prometheus_client import REGISTRY
 
 from config.workers import Profile, Worker
 from sandbox.stack import wait_for
+from shared.call import Call, WorkerApp
 from shared.celery_app import build_app
 from shared.errors import (
+    BackendRefusedError,
     BackendUnavailableError,
     CircuitOpenError,
     DeadlineExceededError,
+    HandBack,
     PayloadError,
     StateStoreError,
 )
-from shared.task import Call, HandBack, WorkerApp, task
+from shared.task import task
 from tests.fakes import settings
 
 QUEUE = "seam"
@@ -230,3 +233,26 @@ def test_wrong_arguments_end_in_the_finalizer_too(app: WorkerApp, script: Script
     ((reason, args, kwargs),) = script.finals
     assert "unexpected" in reason
     assert (args, kwargs) == ((), {"unexpected": 1})
+
+
+class Kept:
+    """Where messages go that failed for good, and whether their work was given back."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def __call__(self, _call: Call, error: Exception, /, *_args: Any, **_kwargs: Any) -> None:
+        self.reasons.append(str(error))
+
+
+@pytest.mark.parametrize("ending", [BackendRefusedError("400: no", 400), TypeError("a bug")])
+def test_a_finalizer_that_fails_for_good_loses_no_message(
+    app: WorkerApp, script: Script, monkeypatch: pytest.MonkeyPatch, ending: Exception
+) -> None:
+    kept = Kept()
+    monkeypatch.setattr("shared.task.bury", kept)
+    script.steps, script.endings = [PayloadError("nonsense")], [ending]
+    ended = outcomes()
+    send(app, 1)
+    wait_for(lambda: ended("failed") == 1, 20, "the end")
+    assert kept.reasons == ["nonsense"]

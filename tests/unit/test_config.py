@@ -40,6 +40,20 @@ OTHER = {
     "BATCH_SLICE_SECONDS": "45",
     "FILE_DEADLINE_SECONDS": "100",
     "EXECUTION_DEADLINE_SECONDS": "200",
+    "CELERY_QUEUE_TYPE": "quorum",
+    "BROKER_VISIBILITY_TIMEOUT": "300",
+    "BROKER_CONSUMER_TIMEOUT": "900",
+    "DRAIN_SECONDS": "20",
+    "CACHE_REDIS_SENTINELS": "one.invalid:26379, two.invalid:26380",
+    "CACHE_REDIS_SENTINEL_MASTER": "primary",
+    "LEASE_SECONDS": "30",
+    "MAX_DELIVERIES": "3",
+    "STALL_SECONDS": "900",
+    "REAPER_INTERVAL_SECONDS": "30",
+    "LOG_HISTORY_QUEUE_NAME": "other_log_queue",
+    "WEBHOOK_ALLOWED_NETWORKS": "10.1.0.0/16, fd00::/8",
+    "WEBHOOK_SIGNING_KEY": "another-secret-key",
+    "WEBHOOK_TIMEOUT": "5",
 }
 
 
@@ -123,6 +137,17 @@ def test_all_mistakes_come_together_each_with_its_variable() -> None:
         ("MAX_PARALLEL_FILE_BATCHES", "2.5"),
         ("BATCH_SLICE_SECONDS", "inf"),
         ("ENVIRONMENT", "prod"),
+        # Quotes are for a shell; Docker's environment files hand them on.
+        ("ENVIRONMENT", '"production"'),
+        ("INTERNAL_API_TIMEOUT", "'5'"),
+        ("INTERNAL_API_TIMEOUT", "false "),
+        ("INTERNAL_API_TIMEOUT", "5,5"),
+        ("CACHE_REDIS_PORT", '"6379"'),
+        ("CACHE_REDIS_HOST", '"redis"'),
+        ("CACHE_REDIS_HOST", "redis:6379"),
+        ("CACHE_REDIS_HOST", "redis://redis"),
+        ("CELERY_BROKER_URL", '"redis://host/0"'),
+        ("INTERNAL_API_BASE_URL", '"http://backend/internal"'),
     ],
 )
 def test_wrong_values_are_refused_by_name(name: str, value: str) -> None:
@@ -156,9 +181,21 @@ def test_times_that_contradict_each_other_are_refused() -> None:
         settings(INTERNAL_API_TIMEOUT="60")
 
 
-def test_no_message_may_be_held_longer_than_the_broker_lets_it() -> None:
-    with pytest.raises(SettingsError, match="together must be below 600"):
-        settings(BATCH_SLICE_SECONDS="500", INTERNAL_API_TIMEOUT="100")
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"BATCH_SLICE_SECONDS": "560"}, "together must be below BROKER_VISIBILITY_TIMEOUT, .* 600 is not below 600"),
+        ({"TASK_DEADLINE_SECONDS": "600"}, "TASK_DEADLINE_SECONDS must be below BROKER_VISIBILITY_TIMEOUT"),
+        ({"BROKER_VISIBILITY_TIMEOUT": "90"}, "together must be below BROKER_VISIBILITY_TIMEOUT"),
+        (
+            {"CELERY_BROKER_URL": "amqp://b//", "BROKER_CONSUMER_TIMEOUT": "60"},
+            "together must be below BROKER_CONSUMER_TIMEOUT",
+        ),
+    ],
+)
+def test_no_message_may_be_held_longer_than_the_broker_lets_it(variables: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        settings(**variables)
 
 
 def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
@@ -180,6 +217,13 @@ def test_a_secret_where_its_path_belongs_is_not_shown() -> None:
 
 def test_a_broker_is_known_by_its_scheme_however_it_is_written() -> None:
     assert settings(CELERY_BROKER_URL="REDIS://host/2").broker_url.reveal() == "redis://host/2"
+
+
+def test_a_signing_key_in_base64_is_base64_and_is_not_shown() -> None:
+    assert settings(WEBHOOK_SIGNING_KEY="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").webhook_key
+    with pytest.raises(SettingsError, match=r"WEBHOOK_SIGNING_KEY must be .*base64") as caught:
+        settings(WEBHOOK_SIGNING_KEY="whsec_not/base64!")
+    assert "not/base64" not in str(caught.value)
 
 
 def test_no_secret_shows_itself() -> None:

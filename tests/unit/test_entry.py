@@ -1,6 +1,5 @@
 """The kick-off, over the fakes: whose it is, what it refuses, and that every way out reaches the callback."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,16 +8,17 @@ from structlog.testing import capture_logs
 
 from config.queue_routing import DEAD_LETTERS
 from config.workers import PROFILES
+from shared.backend_models import History
 from shared.entry import async_execute_bin
 from shared.errors import (
     BackendRefusedError,
     BackendUnavailableError,
-    BrokerError,
     OrchestrationError,
     PayloadError,
     UnauthorizedError,
     WorkerError,
 )
+from shared.execution_state import Run
 from shared.models import FileHash
 from tests.fakes import FakeApp, FakeBackend, settings
 
@@ -29,7 +29,7 @@ API_QUEUE = "celery_api_deployments"
 
 def start(app: FakeApp, files: Any = None, **options: Any) -> dict[str, Any]:
     answer: dict[str, Any] = run(
-        app.call("async_execute_bin", queue=API_QUEUE), "org", "wf", "ex", files or FILES, **options
+        app.call("async_execute_bin", queue=API_QUEUE), "org", "wf", "ex", FILES if files is None else files, **options
     )
     return answer
 
@@ -60,7 +60,9 @@ def test_an_etl_execution_takes_its_files_from_the_backend() -> None:
     assert answer["files_processed"] == 2
     (sent,) = app.sent
     assert sent.queue == "file_processing"
-    assert app.state.fan_ins["ex"].callback_task == "process_batch_callback"
+    known = app.state.run("ex")
+    assert known is not None
+    assert (known.is_api, known.batches, known.files) == (False, 1, 2)
 
 
 @pytest.mark.parametrize("value", [None, "4", 0, -1])
@@ -144,22 +146,108 @@ def test_files_that_cannot_be_read_are_refused(files: Any) -> None:
 def test_a_failed_start_keeps_its_reason_and_sends_the_callback(queue: str, task: str) -> None:
     app = FakeApp()
     finalizer(app.call(queue=queue), OrchestrationError("no tools"), "org", "wf", "ex", None, pipeline_id="p")
-    assert app.state.failure("ex") == "no tools"
+    assert app.state.failure("ex") == ("no tools", 0)
     (sent,) = app.sent
     assert (sent.task, sent.args) == (task, [[]])
     assert sent.kwargs == {"execution_id": "ex", "organization_id": "org", "pipeline_id": "p"}
 
 
-def test_a_failed_duplicate_ends_nothing_of_what_another_message_started() -> None:
+def test_a_failed_start_counts_the_files_it_was_sent() -> None:
     app = FakeApp()
-    start(app)
+    finalizer(app.call(queue=API_QUEUE), OrchestrationError("no tools"), "org", "wf", "ex", FILES)
+    assert app.state.failure("ex") == ("no tools", 3)
+
+
+def test_the_work_of_a_kick_off_is_its_executions_whatever_message_it_is() -> None:
+    app = FakeApp()
+    claim = async_execute_bin.work(app.call(), "org", "wf", "ex", {})
+    assert claim == app.state.claim("ex", "orchestration")
+    nobodys: list[tuple[Any, ...]] = [(), ("a", "b"), ("a", "b", ""), (1, 2, 3)]
+    assert [async_execute_bin.work(app.call(), *args) for args in nobodys] == [None] * 4
+
+
+def test_a_redelivery_sends_what_was_planned_and_asks_for_nothing_again() -> None:
+    app = FakeApp(backend=FakeBackend(batches=3))
+    start(app, pipeline_id="api")
+    first = [(sent.headers, [item[0] for item in sent.args[0]["files"]]) for sent in app.sent]
     app.sent.clear()
-    duplicate = replace(app.call("async_execute_bin", queue=API_QUEUE), task_id="another")
-    finalizer(duplicate, PayloadError("nonsense"), "org", "wf", "ex", "garbage")
-    (kept,) = app.sent
-    assert (kept.queue, app.state.failure("ex")) == (DEAD_LETTERS, None)
-    finalizer(app.call("async_execute_bin", queue=API_QUEUE), BrokerError("away"), "org", "wf", "ex", FILES)
-    assert app.state.failure("ex") == "away"
+    app.backend.calls.clear()
+    answer = start(app, files={"changed.txt": {"file_name": "changed.txt"}}, pipeline_id="api")
+    assert [(sent.headers, [item[0] for item in sent.args[0]["files"]]) for sent in app.sent] == first
+    assert app.backend.calls == ["execution"]
+    assert (answer["files_processed"], answer["batches_created"]) == (3, 3)
+
+
+def test_files_that_the_history_has_are_results_already() -> None:
+    hashed = {name: {"file_name": name, "file_hash": f"hash-{name}"} for name in ("a.txt", "b.txt", "c.txt")}
+    app = FakeApp()
+    app.backend.histories = {
+        "hash-a.txt": History(status="COMPLETED", result='{"text": "remembered"}'),
+        "hash-b.txt": History(status="COMPLETED", result=""),
+    }
+    answer = start(app, files=hashed, use_file_history=True)
+    assert (answer["files_from_cache"], answer["files_processed"]) == (1, 2)
+    assert answer["cached_results"] == {"a.txt": "COMPLETED"}
+    assert app.backend.calls.count("file_histories") == 1
+    assert app.backend.total_files == 3
+    assert app.state.cached("ex", "hash-a.txt") == {"result": '{"text": "remembered"}'}
+
+
+def test_without_the_flag_or_without_hashes_the_history_is_not_asked() -> None:
+    hashed = {"a": {"file_name": "a", "file_hash": "h"}}
+    for wanted, files in ((False, hashed), (True, FILES)):
+        app = FakeApp()
+        start(app, files=files, use_file_history=wanted)
+        assert "file_histories" not in app.backend.calls
+
+
+def test_a_history_too_large_for_one_answer_is_asked_for_in_parts() -> None:
+    hashed = {name: {"file_name": name, "file_hash": name} for name in "abcde"}
+    histories = {name: History(status="COMPLETED", result="text") for name in "abcde"}
+    for most, found in ((1, 5), (0, 0)):
+        app = FakeApp(backend=FakeBackend(histories=histories, most_histories=most))
+        assert start(app, files=hashed, use_file_history=True)["files_from_cache"] == found
+
+
+def etl(*names: str) -> FakeApp:
+    source = {
+        f"in/{name}": FileHash(file_name=name, file_path=f"in/{name}", provider_file_uuid=f"etag-{name}")
+        for name in names
+    }
+    return FakeApp(backend=FakeBackend(is_api=False, source=source))
+
+
+def test_files_of_other_executions_are_left_out_and_it_is_said_who_has_them() -> None:
+    app = etl("free.txt", "active.txt", "held.txt", "mine.txt")
+    app.backend.active = ["etag-active.txt:in/active.txt"]
+    app.state.register(Run("other", "org", "wf", None, is_api=False))
+    app.state.reservations.reserve("wf", "other", ["etag-held.txt:in/held.txt"], 60)
+    app.state.reservations.reserve("wf", "ex", ["etag-mine.txt:in/mine.txt"], 60)
+    assert start(app, files={})["files_processed"] == 2
+    names = [item[0] for sent in app.sent for item in sent.args[0]["files"]]
+    assert names == ["free.txt", "mine.txt"]
+    assert app.state.skipped("ex") == {
+        "active.txt": "another execution is processing it",
+        "held.txt": "execution other has it",
+    }
+    assert app.backend.total_files == 2
+
+
+def test_a_source_is_listed_again_if_files_were_given_back_meanwhile() -> None:
+    """They may have been done in between, and are in the history now."""
+    app = etl("a.txt", "b.txt")
+    app.state.register(Run("other", "org", "wf", None, is_api=False))
+    app.state.reservations.reserve("wf", "other", ["etag-a.txt:in/a.txt"], 60)
+
+    def other_ends(name: str) -> None:
+        if name == "active_files" and "active_files" not in app.backend.calls:
+            del app.backend.source["in/a.txt"]
+            app.state.reservations.release("wf", "other")
+
+    app.backend.on_call = other_ends
+    assert start(app, files={})["files_processed"] == 1
+    assert app.backend.calls.count("source_files") == 2
+    assert [item[0] for sent in app.sent for item in sent.args[0]["files"]] == ["b.txt"]
 
 
 @pytest.mark.parametrize("args", [(), ("org", "wf"), ("org", "", "ex"), (1, 2, 3)])

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from config.workers import orchestration_of
 from file_processing.batch import fold
-from shared.errors import BrokerError, OrchestrationError
+from shared.errors import BrokerError
 from shared.models import Batch, FileHash, FileResult, Status, parse
-from shared.orchestration import MOST_BATCHES, fan_in, fan_out, is_ours, places, plan
-from tests.fakes import FakeApp, request
+from shared.orchestration import MOST_BATCHES, batch_claim, fan_in, fan_out, is_ours, places, plan, send_again
+from tests.fakes import FakeApp, known, request
 
 API = orchestration_of(is_api=True)
 
@@ -31,6 +31,7 @@ def test_the_plan_follows_the_batch_rule(items: list[int], limit: int) -> None:
 
 def test_fan_out_sends_every_file_once_in_the_contracts_shape() -> None:
     app = FakeApp()
+    known(app)
     options = {"pipeline_id": "pipe", "llm_profile_id": "llm", "custom_data": {"a": 1}, "use_file_history": True}
     assert fan_out(app.call(), request(**options), API, files(5), 2) == 2
     assert [(sent.task, sent.queue) for sent in app.sent] == [("process_file_batch", "api_file_processing")] * 2
@@ -44,6 +45,7 @@ def test_fan_out_sends_every_file_once_in_the_contracts_shape() -> None:
 
 def test_no_files_means_the_callback_at_once() -> None:
     app = FakeApp()
+    known(app)
     assert fan_out(app.call(), request(pipeline_id="p"), API, [], 4) == 0
     (sent,) = app.sent
     assert (sent.task, sent.queue, sent.args) == ("process_batch_callback_api", API.callback_queue, [[]])
@@ -57,6 +59,7 @@ def result_of(number: int) -> Any:
 @given(order=st.lists(st.integers(0, 3), min_size=1, max_size=20))
 def test_any_order_of_deliveries_gives_one_callback_with_every_batch_once(order: list[int]) -> None:
     app = FakeApp()
+    known(app)
     fan_out(app.call(), request(), API, files(4), 4)
     places = [sent.headers for sent in app.sent]
     app.sent.clear()
@@ -69,6 +72,7 @@ def test_any_order_of_deliveries_gives_one_callback_with_every_batch_once(order:
 
 def test_a_callback_that_could_not_be_sent_is_sent_by_the_redelivery() -> None:
     app = FakeApp()
+    known(app)
     fan_out(app.call(), request(), API, files(1), 1)
     place = app.sent.pop().headers
     app.broker_is_away = True
@@ -82,6 +86,7 @@ def test_a_callback_that_could_not_be_sent_is_sent_by_the_redelivery() -> None:
 
 def test_files_are_named_by_their_batch_or_by_its_task() -> None:
     app = FakeApp()
+    known(app)
     fan_out(app.call(), request(), API, files(2), 1)
     sent = app.sent.pop()
     batch = parse(Batch, sent.args[0])
@@ -91,12 +96,23 @@ def test_files_are_named_by_their_batch_or_by_its_task() -> None:
     assert not is_ours(app.call())
 
 
-def test_a_second_kick_off_with_other_files_is_an_error_and_no_hang() -> None:
+def test_batches_that_may_be_lost_are_sent_again_without_credentials_and_those_at_work_are_not() -> None:
     app = FakeApp()
-    fan_out(app.call(), request(), API, files(3), 3)
-    fan_out(app.call(), request(), API, files(3), 3)
-    with pytest.raises(OrchestrationError, match="with 3 files in 3 batches, and not 1 in 1"):
-        fan_out(app.call(), request(), API, files(1), 3)
+    known(app)
+    secret = FileHash.model_validate({"file_name": "s.txt", "connector_metadata": {"password": "s3cret"}})
+    fan_out(app.call(), request(), API, [*files(2), secret], 3)
+    assert app.sent[2].args[0]["files"][0][1]["connector_metadata"] == {"password": "s3cret"}
+    assert "s3cret" not in str(app.redis.hgetall("workers:execution:ex:plan"))
+    first = app.sent[:]
+    app.sent.clear()
+    fan_in(app.call(**first[0].headers), result_of(0))
+    app.claims.take(batch_claim(app.call(), "ex", 1))
+    run = app.state.run("ex")
+    assert run is not None
+    assert send_again(app.call(), run) == [2]
+    (again,) = app.sent
+    assert (again.task, again.queue, again.headers) == (first[2].task, first[2].queue, first[2].headers)
+    assert again.args[0]["file_data"] == first[2].args[0]["file_data"]
 
 
 def test_a_batch_of_a_finished_execution_sends_nothing() -> None:

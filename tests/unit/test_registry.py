@@ -12,9 +12,11 @@ from celery.exceptions import DuplicateTaskNameWarning
 
 from config.queue_routing import TASK_QUEUES
 from config.workers import PROFILES, WORKERS, Profile, UnknownProfileError, Worker, orchestration_of, profile_named
+from shared.call import Call, WorkerApp
 from shared.celery_app import build_app
 from shared.celery_settings import celery_settings
-from shared.task import Call, WorkerApp, task
+from shared.lifecycle import Resources
+from shared.task import task
 from tests.fakes import settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,11 +99,32 @@ import os, sys
 from shared.lifecycle import Resources
 from tests.fakes import settings
 resources = Resources(settings())
-mine = resources.client
+mine, held = resources.client, resources.held("thing", lambda: "parent's")
 if os.fork() == 0:
-    os._exit(0 if resources.client is not mine else 1)
+    os._exit(0 if resources.client is not mine and resources.held("thing", lambda: "child's") != held else 1)
 sys.exit(os.waitstatus_to_exitcode(os.wait()[1]) or resources.client is not mine)
 """
+
+
+def test_what_a_process_holds_is_made_once_and_closed_with_it() -> None:
+    made: list[Connection] = []
+    resources = Resources(settings())
+
+    def make() -> Connection:
+        made.append(Connection())
+        return made[-1]
+
+    assert resources.held("thing", make) is resources.held("thing", make)
+    resources.close()
+    assert [one.closed for one in made] == [True]
+    assert resources.held("thing", make) is not made[0]
+
+
+class Connection:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def test_a_forked_child_has_connections_of_its_own() -> None:

@@ -71,7 +71,8 @@ def claim(key: uuid.UUID) -> bool:
         if run is None:
             ToolRun.objects.create(file_execution=file, state=EXECUTING, instance=pool().instance, started_at=now)
         elif abandoned(run):
-            run.instance, run.runs, run.started_at = pool().instance, run.runs + 1, now
+            run.instance, run.started_at = pool().instance, now
+            run.runs, run.restarts = run.runs + 1, run.restarts + 1
             run.save()
             log.warning("file %s: started again, its process died (run %d)", key, run.runs)
         else:

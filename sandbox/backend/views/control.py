@@ -11,11 +11,12 @@ from rest_framework.response import Response
 
 from sandbox.backend import legend, seed
 from sandbox.backend.http import InternalView, body_of, refuse
-from sandbox.backend.models import BufferRow, Endpoint, Execution, ToolRun
+from sandbox.backend.models import BufferRow, Emission, Endpoint, Execution, LogRecord, ToolRun
 from sandbox.backend.stats import stats
 from sandbox.backend.switches import switchboard
 from sandbox.backend.tenancy import uuid_or_none
 from sandbox.backend.tools import destination
+from sandbox.backend.views import hooks
 
 
 class Health(InternalView):
@@ -47,19 +48,28 @@ class SeedRecordings(InternalView):
 
 class ExecutionView(InternalView):
     """GET `/sandbox/executions/{id}/`: an execution and its files, whoever they belong to. `?results=true` adds what
-    the tools gave."""
+    the tools gave, `?logs=true` the lines of its log. DELETE deletes it."""
 
     def get(self, request: Request, execution_id: str) -> Response:
         row = Execution.objects.filter(pk=uuid_or_none(execution_id)).first()
         if row is None:
             raise refuse(404, "Execution not found")
         files = row.files.order_by("created_at")
-        with_results = request.query_params.get("results", "").lower() == "true"
+        with_results, with_logs = (request.query_params.get(name, "").lower() == "true" for name in ("results", "logs"))
         if with_results:
             files = files.select_related("tool_run")
         names = ("status", "total_files", "successful_files", "failed_files", "error_message", "attempts")
         shown = {"id": str(row.id), **{name: getattr(row, name) for name in (*names, "execution_time")}}
-        return Response({"execution": shown, "files": [_file(file, with_results) for file in files]})
+        answer = {"execution": shown, "files": [_file(file, with_results) for file in files]}
+        if with_logs:
+            lines = LogRecord.objects.filter(execution=row).order_by("pk")
+            answer["logs"] = list(lines.values("event_time", "data"))
+        return Response(answer)
+
+    def delete(self, _request: Request, execution_id: str) -> Response:
+        """As an administrator of the platform deletes one, with its files, while the workers may be at it."""
+        deleted, _ = Execution.objects.filter(pk=uuid_or_none(execution_id)).delete()
+        return Response({"deleted": bool(deleted)})
 
 
 def _file(file: Any, with_results: bool) -> dict[str, Any]:
@@ -79,8 +89,10 @@ class StatsView(InternalView):
             {
                 **stats.snapshot(),
                 "tool_runs": _tool_runs(),
-                "destination_rows": destination.count(_tables()),
+                "destination_rows": destination.count(tables()),
                 "notifications": _notifications(),
+                "webhooks": hooks.counts(),
+                "emissions": _emissions(),
             }
         )
 
@@ -111,7 +123,15 @@ def _notifications() -> dict[str, int]:
     return {"enqueued": enqueued, "duplicates": enqueued - distinct, **states}
 
 
-def _tables() -> set[str]:
+def _emissions() -> int:
+    """What was shown to rooms."""
+    rows = Emission.objects.filter(at__gte=stats.since) if stats.since else Emission.objects.all()
+    count: int = rows.count()
+    return count
+
+
+def tables() -> set[str]:
+    """The destination tables of every workflow."""
     ends = Endpoint.objects.filter(endpoint_type="DESTINATION", connection_type="DATABASE")
     return {end.configuration["table"] for end in ends if end.configuration.get("table")}
 

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from sandbox.backend import results
 from sandbox.backend.http import InternalView, RefusedError, body_of, log
-from sandbox.backend.models import Execution, FileExecution, LogRecord, Usage
+from sandbox.backend.models import Emission, Execution, FileExecution, LogRecord, Usage
 from sandbox.backend.tenancy import as_uuid, uuid_or_none
 
 _TOKENS = ("embedding_tokens", "prompt_tokens", "completion_tokens", "total_tokens", "cost_in_dollars")
@@ -159,13 +159,14 @@ def _log_row(record: dict[str, Any], known: dict[str, Execution]) -> LogRecord:
 
 
 class EmitWebsocket(InternalView):
-    """POST `emit-websocket/` `{room, event, data}`: nobody listens, so it only checks and counts."""
+    """POST `emit-websocket/` `{room, event, data}`: nobody listens, so it only checks, and keeps what was shown."""
 
     def post(self, request: Request) -> Response:
         body = body_of(request)
         if not (body.get("room") and body.get("event")):
             message = "Missing required fields: room and event are required"
             raise RefusedError(400, {"status": "error", "message": message})
+        Emission.objects.create(room=body["room"], event=body["event"], data=body.get("data"))
         return Response(
             {
                 "status": "success",

@@ -1,0 +1,102 @@
+"""The scripts by which the state of executions changes, each one step of the server: no crash can part them.
+
+All begin with KEYS[1], which says that the execution has ended: nothing is written then; KEYS[2], the register of
+executions by the time at which the reaper is to look after them; KEYS[3], what is known of the execution. ARGV[1] is
+the execution, ARGV[2] the time of the next look, ARGV[3] the expiry. `push` alone is for executions of others, too.
+"""
+
+_UNLESS_ENDED = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end\n"
+# Progress: the next look is later, but never after the deadline.
+_TOUCH = """
+local deadline = redis.call('HGET', KEYS[3], 'deadline')
+if deadline then redis.call('ZADD', KEYS[2], 'XX', math.min(tonumber(ARGV[2]), tonumber(deadline)), ARGV[1]) end
+"""
+
+# ARGV[4…]: fields and values of the run, of which the first are kept.
+REGISTER = f"""
+{_UNLESS_ENDED}
+for at = 4, #ARGV, 2 do redis.call('HSETNX', KEYS[3], ARGV[at], ARGV[at + 1]) end
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+redis.call('ZADD', KEYS[2], 'NX', ARGV[2], ARGV[1])
+{_TOUCH}
+return 1
+"""
+
+# KEYS[4]: the plan; KEYS[5]: asked lately whether it was stopped. ARGV[4]: batches; ARGV[5]: files; ARGV[6]: seconds
+# until it is asked; ARGV[7…]: numbers of batches and their messages.
+OPEN = f"""
+{_UNLESS_ENDED}
+if redis.call('HSETNX', KEYS[3], 'batches', ARGV[4]) == 0 then return 0 end
+redis.call('HSET', KEYS[3], 'files', ARGV[5])
+for at = 7, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[at], ARGV[at + 1]) end
+redis.call('EXPIRE', KEYS[4], ARGV[3])
+redis.call('SET', KEYS[5], '1', 'EX', ARGV[6])
+{_TOUCH}
+return 1
+"""
+
+# The barrier: a batch's result counts once, and the batch that completes the set is the one to send the callback, and
+# no other; that one again when it is redelivered because its first delivery died before `sent` was written.
+# KEYS[4]: results; KEYS[5]: the plan. ARGV[4]: the batch; ARGV[5]: its result.
+RECORD = f"""
+{_UNLESS_ENDED}
+local expected = redis.call('HGET', KEYS[3], 'batches')
+if not expected then return 0 end
+redis.call('HSETNX', KEYS[4], ARGV[4], ARGV[5])
+redis.call('EXPIRE', KEYS[4], ARGV[3])
+redis.call('HDEL', KEYS[5], ARGV[4])
+{_TOUCH}
+if redis.call('HLEN', KEYS[4]) < tonumber(expected) then return 0 end
+redis.call('HSETNX', KEYS[3], 'fired', ARGV[4])
+if redis.call('HGET', KEYS[3], 'fired') ~= ARGV[4] then return 0 end
+return 1 - redis.call('HEXISTS', KEYS[3], 'sent')
+"""
+
+# KEYS[4]: where to. ARGV[4]: HSET or HSETNX; ARGV[5…]: fields and values.
+PUT = f"""
+{_UNLESS_ENDED}
+for at = 5, #ARGV, 2 do redis.call(ARGV[4], KEYS[4], ARGV[at], ARGV[at + 1]) end
+redis.call('EXPIRE', KEYS[4], ARGV[3])
+{_TOUCH}
+return 1
+"""
+
+# KEYS[4]: tries by webhook. ARGV[4]: the webhook.
+NOTIFY = f"""
+{_UNLESS_ENDED}
+if redis.call('HGET', KEYS[4], ARGV[4]) == 'told' then return 0 end
+local try = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+redis.call('EXPIRE', KEYS[4], ARGV[3])
+{_TOUCH}
+return try
+"""
+
+# The reaper has looked. ARGV[4]: when it is to look again.
+LOOK = f"""
+{_UNLESS_ENDED}
+redis.call('ZADD', KEYS[2], 'XX', ARGV[4], ARGV[1])
+redis.call('HINCRBY', KEYS[3], 'looks', 1)
+redis.call('EXPIRE', KEYS[3], ARGV[3])
+return 1
+"""
+
+# Push a file's result for the backend once: the push and its claim are one step. KEYS: ended, claims, results.
+# ARGV: the file, its result, expiry of the claims, expiry of the results.
+PUSH = f"""
+{_UNLESS_ENDED}
+if redis.call('SADD', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+redis.call('RPUSH', KEYS[3], ARGV[2])
+redis.call('EXPIRE', KEYS[3], ARGV[4])
+return 1
+"""
+
+SCRIPTS = {
+    "register": REGISTER,
+    "open": OPEN,
+    "record": RECORD,
+    "put": PUT,
+    "push": PUSH,
+    "notify": NOTIFY,
+    "look": LOOK,
+}

@@ -1,0 +1,112 @@
+"""A worker with tasks for tests, in the production application: `python probe.py [celery worker options]`.
+
+Its tasks tell Redis (`CACHE_REDIS_*`) what they do, in lists that tests read.
+"""
+
+import os
+import socket
+import sys
+import time
+from types import ModuleType
+from typing import Any
+
+from config import workers
+from config.workers import Profile, Worker
+from shared import celery_app
+from shared.call import Call
+from shared.errors import BackendUnavailableError, HandBack, UndeliveredError
+from shared.task import task
+
+QUEUE = "probe"
+OTHER = "probe_other"
+LIST = "probe:events"
+
+
+def say(call: Call, what: str, *more: Any) -> None:
+    """One event: what, the task's id, the process, the time."""
+    words = [what, call.task_id, str(os.getpid()), f"{time.time():.3f}", *map(str, more)]
+    call.state._redis.rpush(LIST, " ".join(words))
+
+
+@task("probe.work")
+def work(call: Call, seconds: float) -> str:
+    """Work for that long, and hand back at a stop, as a batch does."""
+    say(call, "began")
+    if call.stopping.wait(seconds):
+        say(call, "handed")
+        raise HandBack("told to stop")
+    say(call, "ended")
+    return "done"
+
+
+@task("probe.wedge")
+def wedge(call: Call, seconds: float) -> str:
+    """Work for that long and hear nothing."""
+    say(call, "began")
+    time.sleep(seconds)
+    say(call, "ended")
+    return "done"
+
+
+@task("probe.retry")
+def retry(call: Call, wait: float, times: int = 1) -> str:
+    """Fail so often in a way that is retried after that wait."""
+    say(call, "began", call.retries, sorted(call.headers))
+    if call.retries < times:
+        raise UndeliveredError("not yet", wait)
+    return "done"
+
+
+@task("probe.flaky")
+def flaky(call: Call) -> str:
+    """Fail once, and be retried as the policy says."""
+    say(call, "began", call.retries)
+    if not call.retries:
+        raise BackendUnavailableError("away")
+    return "done"
+
+
+@task("probe.sockets")
+def sockets(call: Call) -> str:
+    """Say which connection to the state store this process has."""
+    call.state._redis.ping()
+    connection = call.state._redis.connection_pool._available_connections[0]
+    sock: socket.socket = connection._sock
+    say(call, "socket", sock.getsockname()[1])
+    time.sleep(0.02)
+    return "done"
+
+
+@task("probe.send")
+def send(call: Call, queue: str, count: int = 1) -> str:
+    """Send tasks, and say how each went and how long it took."""
+    for _ in range(count):
+        begun = time.monotonic()
+        try:
+            call.send("probe.work", queue, [0.0])
+            how = "sent"
+        except Exception as error:  # noqa: BLE001 # whatever it is: the test wants its name
+            how = type(error).__name__
+        say(call, how, round(time.monotonic() - begun, 2))
+    return "done"
+
+
+PROFILE = Profile(
+    "probe", (Worker(name="probe", tasks="probe_tasks", queues=(QUEUE, OTHER), health_port=1, concurrency=2),)
+)
+
+
+def install() -> None:
+    """Put the profile where the application looks for it."""
+    module = ModuleType("probe_tasks")
+    vars(module).update({name: value for name, value in globals().items() if name in _TASKS})
+    sys.modules["probe_tasks"] = module
+    workers.PROFILES = {**workers.PROFILES, "probe": PROFILE}
+
+
+_TASKS = ("work", "wedge", "retry", "flaky", "sockets", "send")
+
+install()  # in spawned children too, which import this as `__mp_main__`
+
+if __name__ == "__main__":
+    celery_app.run(celery_app.worker_app("probe"), sys.argv[1:])

@@ -1,0 +1,38 @@
+"""A worker's memory stays what it was, however many tasks fail in it."""
+
+from collections.abc import Callable
+
+import psutil
+import pytest
+import redis
+from celery import Celery
+
+from config.queue_routing import DEAD_LETTERS
+from sandbox.stack import Stack, wait_for
+from tests.acceptance.conftest import Fleet
+
+pytestmark = pytest.mark.timeout(600)
+
+QUEUE = "api_file_processing_callback"
+MEGABYTE = 1_048_576
+
+
+def fail(stack: Stack, first: int, count: int) -> float:
+    """Have so many callbacks fail, each with a lease of its own. The worker's megabytes afterwards."""
+    with Celery(broker=stack.broker_url, fixups=[], set_as_current=False) as publisher, publisher.pool.acquire() as on:
+        producer = publisher.amqp.Producer(on)
+        for number in range(first, first + count):
+            # Nobody says whose it is: refused by its model, and kept for people.
+            named = {"execution_id": f"ex-{number}"}
+            publisher.send_task("process_batch_callback_api", args=[[]], kwargs=named, queue=QUEUE, producer=producer)
+    with redis.Redis.from_url(stack.redis_url) as broker:
+        wait_for(lambda: broker.llen(DEAD_LETTERS) == first + count, 500, "the last failure")
+    return psutil.Process(stack.parts["callback"].pid).memory_info().rss / MEGABYTE
+
+
+@pytest.mark.parametrize("count", [1_000, pytest.param(20_000, marks=pytest.mark.matrix)])
+def test_memory_is_flat_over_thousands_of_failing_tasks(start_fleet: Callable[..., Fleet], count: int) -> None:
+    stack, _ = start_fleet("callback")
+    before = fail(stack, 0, 300)
+    after = fail(stack, 300, count)
+    assert after - before < 5

@@ -1,0 +1,56 @@
+"""No line that is to be logged can fail the task that logs it, whatever is in it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import logging, os, sys
+from shared.logging_utils import bind_context, configure_logging, fresh_context, get_logger
+
+class Unshowable:
+    def __repr__(self):
+        raise RuntimeError("it cannot be shown")
+    __str__ = __repr__
+
+circle = {}
+circle["itself"] = circle
+configure_logging("DEBUG", sys.argv[1])
+log = get_logger("own")
+texts = [b"\\xff", "\\ud800", "a\\nb"]
+for odd in (Unshowable(), circle, {(1, 2): 3}, {None: 1}, *texts, float("nan"), 10**400, object()):
+    log.info("odd", value=odd)
+    log.error("odd", exc_info=odd)
+    with fresh_context(task=odd):
+        bind_context(execution_id=odd)
+        log.warning("bound")
+    logging.getLogger("foreign").warning("%d", odd)
+    logging.getLogger("foreign").warning(odd)
+logging.getLogger("foreign").warning("one too few: %s %s", 1)
+logging.getLogger("foreign").handle(logging.makeLogRecord({"levelno": 30}))
+logging.getLogger("foreign").handle(logging.makeLogRecord({"msg": None, "args": None, "levelno": 30, "levelname": "?"}))
+log.info("the_last", place=1)
+os.close(2)
+log.info("nobody_hears")
+print("survived")
+"""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_odd_records_fail_nobody(log_format: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT, log_format], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ran.stdout == "survived\n", ran.stderr
+    assert "the_last" in ran.stderr
+
+
+def test_a_line_of_json_is_one_line() -> None:
+    ran = subprocess.run([sys.executable, "-c", SCRIPT, "json"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert [line["place"] for line in lines if line["event"] == "the_last"] == [1]
+    assert any(line["event"] == "log_line_lost" for line in lines)

@@ -22,6 +22,7 @@ log = get_logger(__name__)
 
 # What is done is remembered while a copy of its message may still come.
 TOMBSTONE_SECONDS = 3_600
+_LAST_QUESTION_SECONDS = 2  # a stop waits no longer for a state store that is silent
 
 _NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
 _HELD = """
@@ -184,8 +185,10 @@ class Claims:
         return bool(self._ask("alive", claim))
 
     def close(self) -> None:
-        """End the thread. Leases that are held end by themselves."""
+        """End the thread, whose question may be on its way. Leases that are held end by themselves."""
         self._closing.set()
+        if self._thread is not None:
+            self._thread.join(_LAST_QUESTION_SECONDS)
 
     def _ask(self, name: str, claim: Claim, *arguments: Any) -> Any:
         with translated():

@@ -1,6 +1,7 @@
 """One delivery of a task: what its function needs besides the contract's arguments."""
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,6 +72,12 @@ class Call:
     def settings(self) -> Settings:
         """The process's settings."""
         return self.app.resources.settings
+
+    @property
+    def age(self) -> float:
+        """Seconds since the message was first delivered: 0 for its first delivery."""
+        now = time.time()
+        return now - float(self.headers.get(FIRST_TRIED, now))
 
     @property
     def stopping(self) -> threading.Event:

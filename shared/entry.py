@@ -11,10 +11,17 @@ from typing import Any
 from config.workers import Orchestration, orchestration_of
 from monitoring.prometheus_metrics import MESSAGES_FORWARDED
 from shared.api_client import OrganizationAPI
-from shared.backend_models import History
+from shared.backend_models import Execution, History
 from shared.call import Call, bury, note_unknown
 from shared.claims import Claim
-from shared.errors import AnswerTooLargeError, BackendRefusedError, BackendUnavailableError, OrchestrationError
+from shared.errors import (
+    AnswerTooLargeError,
+    BackendRefusedError,
+    BackendUnavailableError,
+    NotFoundError,
+    OrchestrationError,
+    TransientError,
+)
 from shared.execution_state import Run
 from shared.logging_utils import bind_context, get_logger
 from shared.models import Context, ExecuteOptions, ExecuteRequest, FileHash, Status, parse
@@ -27,6 +34,7 @@ log = get_logger(__name__)
 _FORWARDED = "forwarded"
 # An execution that could not be started for that long ends in error, and its caller hears of it.
 _PATIENCE_SECONDS = 300.0
+_COMMIT_SECONDS = 10.0  # the longest that the transaction which made an execution may end behind its message
 _UNPROCESSABLE = 422
 _BATCHES_KEY = "MAX_PARALLEL_FILE_BATCHES"
 
@@ -76,7 +84,7 @@ def async_execute_bin(
         },
     )
     backend = call.backend(request.organization_id)
-    execution = backend.execution(execution_id)
+    execution = _execution(call, backend, execution_id)
     if not may_become(execution.execution.status, Status.EXECUTING):
         return _answer(
             call, request, status="skipped", message=f"the execution is {execution.execution.status} already"
@@ -85,6 +93,16 @@ def async_execute_bin(
     if not call.app.profile.orchestrates(kind):
         return _forward(call, request, kind, [schema_name, workflow_id, execution_id, hash_values_of_files], options)
     return _orchestrate(call, request, kind, backend)
+
+
+def _execution(call: Call, backend: OrganizationAPI, execution_id: str) -> Execution:
+    """The execution. A message may overtake the transaction that makes it: one that is missing is looked for again."""
+    try:
+        return backend.execution(execution_id)
+    except NotFoundError as missing:
+        if call.age >= _COMMIT_SECONDS:
+            raise
+        raise TransientError(f"{missing}; its transaction may not have ended") from missing
 
 
 def _forward(

@@ -213,10 +213,8 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
                     raise HandBack(str(circuit)) from circuit
 
     def _patient(self, call: Call) -> bool:
-        now = time.time()
         # What belongs to an execution is not tried for longer than one may take; then its end must come otherwise.
-        patience = min(self.definition.patience, call.settings.execution_deadline)
-        return now - float(call.headers.get(FIRST_TRIED, now)) < patience
+        return call.age < min(self.definition.patience, call.settings.execution_deadline)
 
     def _retry(self, error: Exception) -> NoReturn:
         wait = jittered(_FIRST_WAIT, self.request.retries + 1, _LONGEST_WAIT)

@@ -15,6 +15,7 @@ class Switches:
 
     `rate_reset` closes the connection before the request is handled, `rate_reset_after` once its effects are
     committed. `error_500_seconds` makes paths that contain `error_500_path` answer 500 for that long.
+    `late_commit_seconds` keeps the transaction that makes an execution open for that long after its message was sent.
     `without_buffer` makes this a backend that has no notification buffer.
     `hold_request` keeps requests whose method and path end so from being handled, `hold_answer` from being answered,
     as long as they are set: who waits for such a request can be killed at that point.
@@ -29,6 +30,7 @@ class Switches:
     slow_seconds: float = 1.0
     error_500_seconds: float = 0.0
     error_500_path: str = "update_status"
+    late_commit_seconds: float = 0.0
     without_buffer: bool = False
     hold_request: str = ""
     hold_answer: str = ""

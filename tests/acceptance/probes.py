@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import redis
@@ -118,8 +117,3 @@ def delete_queues(url: str) -> None:
             Exchange(name, "direct", channel=channel).delete()
         for name in ("workers_delay_probe_5", "workers_delay_probe_5_quorum"):
             channel.queue_delete(name)
-
-
-def port_of(url: str, default: int) -> int:
-    """The port in an address."""
-    return urlsplit(url).port or default

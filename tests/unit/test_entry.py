@@ -1,5 +1,6 @@
 """The kick-off, over the fakes: whose it is, what it refuses, and that every way out reaches the callback."""
 
+import time
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from shared.entry import async_execute_bin
 from shared.errors import (
     BackendRefusedError,
     BackendUnavailableError,
+    NotFoundError,
     OrchestrationError,
     PayloadError,
+    TransientError,
     UnauthorizedError,
     WorkerError,
 )
@@ -84,6 +87,16 @@ def test_a_terminal_execution_is_left_alone(status: str) -> None:
     assert start(app)["status"] == "skipped"
     assert app.backend.calls == ["execution"]
     assert app.sent == []
+
+
+def test_a_message_that_overtook_its_execution_looks_for_it_again_for_seconds() -> None:
+    app = FakeApp()
+    app.backend.refusals["execution"] = NotFoundError("no such execution", 404)
+    for seconds, error in ((0, TransientError), (9, TransientError), (10, NotFoundError)):
+        call = app.call("async_execute_bin", queue=API_QUEUE, first_tried=time.time() - seconds)
+        with pytest.raises(error, match="no such execution") as raised:
+            run(call, "org", "wf", "ex", FILES)
+        assert type(raised.value) is error
 
 
 def forwarded(queue: str) -> float:

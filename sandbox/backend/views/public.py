@@ -10,17 +10,20 @@ import hmac
 import json
 import time
 import uuid
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from threading import BoundedSemaphore
 from typing import Any, cast
 
 from django.conf import settings
+from django.db import transaction
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from sandbox.backend import publisher, results, staging
 from sandbox.backend.http import InternalView, log, refuse
 from sandbox.backend.models import COMPLETED, ERROR, TERMINAL, ApiDeployment, Execution, Pipeline
+from sandbox.backend.switches import switchboard
 from sandbox.backend.tenancy import uuid_or_none
 from sandbox.backend.views.executions import shorten
 
@@ -63,9 +66,11 @@ class DeploymentApi(_Public):
             form = request.data
             wait, flags = _seconds(form.get("timeout")), _flags(form)
             files = _files(request)
-            row = _create(execution_id, deployment, len(files), form.get("tags"))
             hashes = {name: file.file_hash_data(number, name) for number, (name, file) in enumerate(files.items(), 1)}
-            if not _send(row, deployment, publisher.API_QUEUE, hashes, flags):
+            with _committed_late():
+                row = _create(execution_id, deployment, len(files), form.get("tags"))
+                sent = _send(row, deployment, publisher.API_QUEUE, hashes, flags)
+            if not sent:
                 return Response(_started(row, deployment), status=503)
             not_started.pop_all()
         _wait(row, wait)
@@ -90,8 +95,9 @@ class PipelineApi(_Public):
 
     def post(self, request: Request, organization: str, pipeline_id: str) -> Response:
         pipeline = self._pipeline(organization, pipeline_id)
-        row = _create(uuid.uuid4(), pipeline, 0, None)
-        sent = _send(row, pipeline, publisher.GENERAL_QUEUE, {}, _flags(request.data))
+        with _committed_late():
+            row = _create(uuid.uuid4(), pipeline, 0, None)
+            sent = _send(row, pipeline, publisher.GENERAL_QUEUE, {}, _flags(request.data))
         return Response(_started(row, pipeline), status=200 if sent else 503)
 
     def get(self, request: Request, organization: str, pipeline_id: str) -> Response:
@@ -153,6 +159,15 @@ def _create(execution_id: uuid.UUID, owner: ApiDeployment | Pipeline, total: int
         tags=[{"id": str(uuid.uuid4()), "name": name, "description": ""} for name in names],
     )
     return row
+
+
+@contextmanager
+def _committed_late() -> Iterator[None]:
+    """Where it is switched so, as a backend whose message overtakes the row that it is about."""
+    seconds = switchboard.current.late_commit_seconds
+    with transaction.atomic() if seconds else nullcontext():
+        yield
+        time.sleep(seconds)
 
 
 def _send(

@@ -4,6 +4,7 @@ Where a service is not found, its tests skip with the reason; with REQUIRE_SERVI
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -24,6 +25,9 @@ REDIS = os.environ.get("TEST_REDIS_URL")  # its database is emptied
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 REQUIRED = os.environ.get("REQUIRE_SERVICES") == "1"
+
+# A shell in the background starts its commands deaf to Ctrl-C, and the processes that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def without(reason: str) -> NoReturn:

@@ -145,7 +145,7 @@ def test_a_backend_in_foul_weather(fleet: Fleet, tmp_path: Path) -> None:
 def test_a_callback_that_finds_the_backend_failing_comes_again(fleet: Fleet) -> None:
     stack, driver = fleet
     made, run = pending_execution(driver, "failing")
-    driver.control("PUT", "switches", {"error_500_seconds": 8.0, "error_500_path": "update_status"})
+    driver.control("PUT", "switches", {"error_500_seconds": 4.0, "error_500_path": "update_status"})
     named = {"execution_id": run.execution_id, "organization_id": made["organization_id"], "pipeline_id": None}
     publish(stack, "process_batch_callback_api", "api_file_processing_callback", [[]], named)
     assert counts(finish(driver, run, 60)) == ("COMPLETED", 0, 0, 0)

@@ -63,8 +63,11 @@ def test_a_message_outlives_the_death_of_rabbitmq(rabbitmq: Stack) -> None:
     assert taken(rabbitmq.broker_url) == ["still here"]
 
 
-def test_rabbitmq_ends_when_it_is_told_to_and_leaves_nothing(rabbitmq: Stack) -> None:
+def test_rabbitmq_listens_on_loopback_alone_and_ends_when_it_is_told_to(rabbitmq: Stack) -> None:
     publish(rabbitmq.broker_url, "still here")
+    parts = [psutil.Process(rabbitmq.parts[name].pid) for name in ("broker", "epmd")]
+    addresses = {listening.laddr.ip for part in parts for listening in part.net_connections() if listening.laddr}
+    assert addresses <= {"127.0.0.1", "::1"}
     group = {process.pid for process in psutil.Process(rabbitmq.parts["broker"].pid).children(recursive=True)}
     group |= {part.pid for part in rabbitmq.parts.values()}
     begun = time.monotonic()
@@ -73,12 +76,6 @@ def test_rabbitmq_ends_when_it_is_told_to_and_leaves_nothing(rabbitmq: Stack) ->
     rabbitmq.close()
     wait_for(lambda: not any(map(alive, group)), 5, "all of it to end")
     assert not rabbitmq.folder.exists()
-
-
-def test_rabbitmq_listens_on_loopback_alone(rabbitmq: Stack) -> None:
-    parts = [psutil.Process(rabbitmq.parts[name].pid) for name in ("broker", "epmd")]
-    addresses = {listening.laddr.ip for part in parts for listening in part.net_connections() if listening.laddr}
-    assert addresses <= {"127.0.0.1", "::1"}
 
 
 def test_without_rabbitmq_the_stack_says_what_to_install(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_a_wedged_worker_ends_when_its_time_is_over_and_another_has_its_work(
     ("broker", "options"),
     [
         ("rabbitmq", ["--pool", "prefork"]),
-        ("redis", ["--pool", "prefork"]),
+        pytest.param("redis", ["--pool", "prefork"], marks=matrix),
         pytest.param("rabbitmq", ["--pool", "prefork", "worker.pool_start_method=spawn"], marks=matrix),
         pytest.param("redis", ["--pool", "threads"], marks=matrix),
     ],

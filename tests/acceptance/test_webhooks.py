@@ -100,12 +100,13 @@ def test_what_fails_is_sent_again_with_its_key(general: Fleet) -> None:
 def test_a_send_that_dies_in_the_middle_is_repeated_with_its_key(
     rabbitmq_url: str, start_fleet: Callable[..., Fleet]
 ) -> None:
-    stack, driver = start_fleet("general", broker_url=rabbitmq_url)
+    quick = {"LEASE_SECONDS": "3"}
+    stack, driver = start_fleet("general", broker_url=rabbitmq_url, **quick)
     driver.control("PUT", "hooks/slow/", {"delay_seconds": 3})
     driver.internal("POST", "v1/webhook/send/", "org", {"url": hook(stack, "slow"), "payload": {"a": 1}})
     wait_for(lambda: driver.control("GET", "stats")["webhooks"]["deliveries"] == 1, 30, "the first send")
     os.killpg(stack.parts.pop("general").pid, signal.SIGKILL)
-    stack.start_workers("general", **QUICK)
+    stack.start_workers("general", **QUICK, **quick)
     wait_for(lambda: bool(events(stack, "general", "webhook_delivered")), 60, "the second send")
     assert driver.control("GET", "stats")["webhooks"] == {"deliveries": 2, "keys": 1, "repeated": 1}
 

@@ -58,7 +58,7 @@ class Publisher:
             return int(channel.queue_declare(QUEUE, passive=True).message_count)
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.matrix), "rabbitmq"])
 def publisher(request: pytest.FixtureRequest) -> Iterator[Publisher]:
     url: str = request.getfixturevalue(f"{request.param}_url")
     with ExitStack() as held:

@@ -42,8 +42,8 @@ def start_fleet() -> Iterator[Callable[..., Fleet]]:
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[Fleet]:
-    """One fleet of four workers for all tests of a module; its switches are off when a test begins."""
+def shared() -> Iterator[Fleet]:
+    """One fleet of four workers for all tests of a module, unless the module has another."""
     with Stack() as stack:
         stack.start_redis()
         stack.start_backend(**BACKEND)
@@ -51,3 +51,12 @@ def fleet() -> Iterator[Fleet]:
         stack.wait_until_ready()
         with Driver(stack) as driver:
             yield stack, driver
+
+
+@pytest.fixture
+def fleet(shared: Fleet) -> Fleet:
+    """The module's fleet in fair weather: the backend's faults are off, and its counters at zero."""
+    stack, driver = shared
+    driver.control("PUT", "switches", {"reset": True})
+    driver.control("DELETE", "stats")
+    return stack, driver

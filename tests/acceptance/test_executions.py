@@ -24,15 +24,6 @@ from tests.acceptance.conftest import QUICK, Fleet
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture(autouse=True)
-def fair_weather(request: pytest.FixtureRequest) -> None:
-    """Switch the backend's faults off, and its counters to zero, before a test that shares the fleet."""
-    if "fleet" in request.fixturenames:
-        _, driver = request.getfixturevalue("fleet")
-        driver.control("PUT", "switches", {"reset": True})
-        driver.control("DELETE", "stats")
-
-
 def documents(folder: Path, count: int) -> dict[str, Path]:
     found = {}
     for number in range(count):

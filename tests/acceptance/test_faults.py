@@ -93,15 +93,6 @@ def shared(broker: Proxy, workers_broker: Proxy, kind: tuple[str, str]) -> Itera
 
 
 @pytest.fixture
-def fleet(shared: Fleet) -> Fleet:
-    """The fleet in fair weather."""
-    stack, driver = shared
-    driver.control("PUT", "switches", {"reset": True})
-    driver.control("DELETE", "stats")
-    return stack, driver
-
-
-@pytest.fixture
 def on_rabbitmq(kind: tuple[str, str]) -> None:
     """What was not shown on a Redis broker, or cannot be.
 

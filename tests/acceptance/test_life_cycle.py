@@ -21,14 +21,12 @@ from tests.acceptance.test_executions import (
     documents,
     events,
     everything_completed,
-    fair_weather,
     finish,
     nothing_is_left,
     pending_execution,
     publish,
 )
 
-__all__ = ["fair_weather"]
 pytestmark = pytest.mark.timeout(240)
 
 

@@ -48,15 +48,6 @@ def shared() -> Iterator[Fleet]:
             yield stack, driver
 
 
-@pytest.fixture
-def fleet(shared: Fleet) -> Fleet:
-    """The fleet in fair weather."""
-    stack, driver = shared
-    driver.control("PUT", "switches", {"reset": True})
-    driver.control("DELETE", "stats")
-    return stack, driver
-
-
 def looked_after(stack: Stack, run: Run) -> list[str]:
     """What the reaper did for an execution."""
     found = events(stack, "callback", "execution_looked_after")

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from celery.app.trace import build_tracer
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -24,6 +23,7 @@ from shared.claims import Claims
 from shared.execution_state import ExecutionState
 from shared.lifecycle import Resources
 from shared.state_store import REGISTER_KEY
+from tests.deliveries import Deliveries, Message, sent
 from tests.fakes import FakeApp, FakeBackend, memory, settings
 
 NAMES = [f"{name}.txt" for name in "abcde"]
@@ -32,16 +32,6 @@ SETTINGS = settings(MAX_DELIVERIES="1000")
 
 class DeathError(BaseException):
     """The process is killed here."""
-
-
-@dataclass
-class Message:
-    task: str
-    args: list[Any]
-    kwargs: dict[str, Any]
-    headers: dict[str, Any]
-    queue: str
-    task_id: str
 
 
 @dataclass
@@ -72,15 +62,13 @@ class World:
         self.backend.on_call = self.fate.step
         self.app = build_app(PROFILES["all"], SETTINGS)
         self.app.send_task = self.publish
-        self.tracers = {name: build_tracer(name, self.app.tasks[name], app=self.app) for name in self.app.tasks}
+        self.deliveries = Deliveries(self.app)
 
     def publish(self, task: str, args: Any = None, kwargs: Any = None, **options: Any) -> None:
         self.fate.step()
         self.sent += 1
-        headers = dict(options.get("headers") or {})
-        task_id = options.get("task_id") or f"task-{self.sent}"
         place = self.kept if options["queue"] == DEAD_LETTERS else self.queue
-        place.append(Message(task, list(args or []), dict(kwargs or {}), headers, options["queue"], task_id))
+        place.append(sent(self.sent, task, args, kwargs, options))
         self.fate.step()
 
     def fake(self) -> FakeApp:
@@ -104,19 +92,9 @@ class World:
 
     def deliver(self, message: Message, fate: int | None) -> None:
         """Run a task as a worker would; acknowledged unless the process dies."""
-        request = {
-            "id": message.task_id,
-            "task": message.task,
-            "args": message.args,
-            "kwargs": message.kwargs,
-            "headers": dict(message.headers),
-            "delivery_info": {"routing_key": message.queue, "exchange": ""},
-            "retries": 0,
-            "is_eager": False,
-        }
         try:
             with self.process(fate):
-                self.tracers[message.task](message.task_id, message.args, message.kwargs, request)
+                self.deliveries.deliver(message)
         except DeathError:
             return
         self.queue[:] = [other for other in self.queue if other is not message]

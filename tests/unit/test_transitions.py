@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
-from celery.app.trace import build_tracer
 
 from config.queue_routing import DEAD_LETTERS
 from config.workers import PROFILES
@@ -17,6 +16,7 @@ from shared.lifecycle import Resources
 from shared.models import TERMINAL, Counts, Status
 from shared.orchestration import REAPED
 from shared.transitions import may_become
+from tests.deliveries import Deliveries, Message, sent
 from tests.fakes import FakeApp, FakeBackend, settings
 
 ALLOWED = {
@@ -61,16 +61,6 @@ class Watched(FakeBackend):
         self.status, self.total_files = "EXECUTING", total_files
 
 
-@dataclass
-class Message:
-    task: str
-    args: list[Any]
-    kwargs: dict[str, Any]
-    headers: dict[str, Any]
-    queue: str
-    task_id: str
-
-
 class Crowd:
     """Threads that take messages in any order, and some of them again and again, until none is left."""
 
@@ -79,7 +69,7 @@ class Crowd:
         self.app = build_app(PROFILES["all"], self.fake.settings)
         self.app.resources = cast("Resources", self.fake)
         self.app.send_task = self.publish
-        self.tracers = {name: build_tracer(name, self.app.tasks[name], app=self.app) for name in self.app.tasks}
+        self.deliveries = Deliveries(self.app)
         self.random = random.Random(seed)  # noqa: S311 # chance, and no secret
         self.lock = threading.Condition()
         self.queue: list[Message] = []
@@ -90,9 +80,7 @@ class Crowd:
             return
         with self.lock:
             self.sent += 1
-            task_id = options.get("task_id") or f"task-{self.sent}"
-            headers = dict(options.get("headers") or {})
-            self.queue.append(Message(task, list(args or []), dict(kwargs or {}), headers, options["queue"], task_id))
+            self.queue.append(sent(self.sent, task, args, kwargs, options))
 
     def work(self, _number: int) -> None:
         while True:
@@ -121,18 +109,8 @@ class Crowd:
         return message
 
     def deliver(self, message: Message) -> None:
-        request = {
-            "id": message.task_id,
-            "task": message.task,
-            "args": message.args,
-            "kwargs": message.kwargs,
-            "headers": dict(message.headers),
-            "delivery_info": {"routing_key": message.queue, "exchange": ""},
-            "retries": 0,
-            "is_eager": False,
-        }
         with contextlib.suppress(Exception):
-            self.tracers[message.task](message.task_id, message.args, message.kwargs, request)
+            self.deliveries.deliver(message)
 
     def do_everything(self) -> None:
         with ThreadPoolExecutor(THREADS) as pool:

@@ -25,12 +25,16 @@ class StackError(Exception):
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of that id runs."""
+    """Whether a process of that id runs.
+
+    Of one that was killed, the first thread may have ended before the others, which keep its ports until they have.
+    """
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+        threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except (FileNotFoundError, ProcessLookupError):
         return False if Path("/proc/self").exists() else _answers(pid)
-    return status.rpartition(")")[2].split()[0] != "Z"
+    return threads > 1 or status.rpartition(")")[2].split()[0] != "Z"
 
 
 def _answers(pid: int) -> bool:

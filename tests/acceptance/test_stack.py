@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ import redis
 from kombu.connection import Connection
 
 from sandbox import servers
-from sandbox.stack import Stack, StackError, alive, wait_for
+from sandbox.stack import Stack, StackError, alive, listens, wait_for
 from tests.conftest import without
 
 
@@ -57,6 +58,7 @@ def test_a_message_outlives_the_death_of_rabbitmq(rabbitmq: Stack) -> None:
     before = rabbitmq.parts["broker"].pid
     rabbitmq.kill("broker")
     wait_for(lambda: not rabbitmq.alive("broker"), 5, "the node to end")
+    assert not listens("127.0.0.1", urlsplit(rabbitmq.broker_url).port or 0)
     rabbitmq.restart("broker")
     rabbitmq.wait_until_ready()
     assert rabbitmq.parts["broker"].pid != before

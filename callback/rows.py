@@ -7,7 +7,7 @@ from shared.backend_models import FileExecution
 from shared.call import Call
 from shared.execution_state import Run
 from shared.models import TERMINAL, Batch, BatchResult, FileResult, Status, parse
-from shared.orchestration import place
+from shared.orchestration import fold, place
 
 
 def results_of_rows(call: Call, backend: OrganizationAPI, run: Run, reason: str) -> BatchResult:
@@ -15,15 +15,7 @@ def results_of_rows(call: Call, backend: OrganizationAPI, run: Run, reason: str)
     results = [_result(call, backend, run, row, reason) for row in backend.file_executions(run.execution_id)]
     if run.is_api:
         _tell_of_the_rest(call, run, {result.file for result in results}, reason)
-    successful = sum(result.status is Status.COMPLETED for result in results)
-    return BatchResult(
-        total_files=len(results),
-        successful_files=successful,
-        failed_files=len(results) - successful,
-        organization_id=run.organization_id,
-        file_results=results,
-        errors={result.file: result.error or "" for result in results if result.status is not Status.COMPLETED},
-    )
+    return fold(results, run.organization_id)
 
 
 def _result(call: Call, backend: OrganizationAPI, run: Run, row: FileExecution, reason: str) -> FileResult:

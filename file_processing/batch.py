@@ -17,7 +17,7 @@ from shared.errors import (
 )
 from shared.logging_utils import get_logger
 from shared.models import Batch, BatchResult, Context, FileData, FileHash, FileResult, Status, parse
-from shared.orchestration import fan_in, is_ours, make_known, places
+from shared.orchestration import fan_in, fold, is_ours, make_known, places
 
 log = get_logger(__name__)
 
@@ -127,22 +127,6 @@ def _end(call: Call, data: FileData, files: dict[str, FileHash], results: dict[s
     elif files:
         call.state.forget_files(data.execution_id, list(files))
     return result
-
-
-def fold(results: list[FileResult], organization_id: str) -> BatchResult:
-    """The batch's result from its files' (contract section 1)."""
-    failed = {result.file: result.error or "" for result in results if result.status is not Status.COMPLETED}
-    successful = sum(result.status is Status.COMPLETED for result in results)
-    return BatchResult(
-        total_files=len(results),
-        successful_files=successful,
-        failed_files=len(results) - successful,
-        execution_time=round(sum(result.execution_time for result in results), 3),
-        organization_id=organization_id,
-        file_results=results,
-        errors=failed,
-        skipped_already_completed=sum(result.skipped for result in results),
-    )
 
 
 def abandon(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:

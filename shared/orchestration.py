@@ -12,7 +12,7 @@ from shared.call import Call
 from shared.claims import Claim, message_claim
 from shared.execution_state import Run
 from shared.logging_utils import get_logger
-from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash, Stage
+from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash, FileResult, Stage, Status
 
 T = TypeVar("T")
 
@@ -110,6 +110,22 @@ def make_known(call: Call, data: FileData) -> None:
     call.state.register(run)
     call.state.open_fan_in(data.execution_id, int(header["batches"]), int(header["files"]), {})
     log.warning("execution_registered_again", batch=header["batch"])
+
+
+def fold(results: Sequence[FileResult], organization_id: str) -> BatchResult:
+    """The batch's result from its files' (contract section 1)."""
+    failed = {result.file: result.error or "" for result in results if result.status is not Status.COMPLETED}
+    successful = sum(result.status is Status.COMPLETED for result in results)
+    return BatchResult(
+        total_files=len(results),
+        successful_files=successful,
+        failed_files=len(results) - successful,
+        execution_time=round(sum(result.execution_time for result in results), 3),
+        organization_id=organization_id,
+        file_results=list(results),
+        errors=failed,
+        skipped_already_completed=sum(result.skipped for result in results),
+    )
 
 
 def fan_in(call: Call, result: BatchResult) -> None:

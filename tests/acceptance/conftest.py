@@ -1,7 +1,7 @@
 """A fleet: the reference backend and workers as processes, with one user."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -25,18 +25,25 @@ def broker_url(request: pytest.FixtureRequest) -> str | None:
     return request.getfixturevalue("rabbitmq_url") if request.param == "rabbitmq" else None
 
 
+@contextmanager
+def started(broker_url: str | None = None, *profiles: str, **settings: str) -> Iterator[Fleet]:
+    """A state store, a backend and workers, the four unless others are named, as long as this block."""
+    with Stack(broker_url) as stack:
+        stack.start_redis()
+        stack.start_backend(**BACKEND)
+        stack.start_workers(*(profiles or FOUR), **QUICK | settings)
+        stack.wait_until_ready()
+        with Driver(stack) as driver:
+            yield stack, driver
+
+
 @pytest.fixture
 def start_fleet() -> Iterator[Callable[..., Fleet]]:
     """Start a fleet of one's own; it ends with the test."""
     with ExitStack() as held:
 
         def start(*profiles: str, broker_url: str | None = None, **settings: str) -> Fleet:
-            stack = held.enter_context(Stack(broker_url))
-            stack.start_redis()
-            stack.start_backend(**BACKEND)
-            stack.start_workers(*(profiles or FOUR), **QUICK | settings)
-            stack.wait_until_ready()
-            return stack, held.enter_context(Driver(stack))
+            return held.enter_context(started(broker_url, *profiles, **settings))
 
         yield start
 
@@ -44,13 +51,8 @@ def start_fleet() -> Iterator[Callable[..., Fleet]]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Fleet]:
     """One fleet of four workers for all tests of a module, unless the module has another."""
-    with Stack() as stack:
-        stack.start_redis()
-        stack.start_backend(**BACKEND)
-        stack.start_workers(*FOUR, **QUICK)
-        stack.wait_until_ready()
-        with Driver(stack) as driver:
-            yield stack, driver
+    with started() as fleet:
+        yield fleet
 
 
 @pytest.fixture

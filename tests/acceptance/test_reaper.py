@@ -10,8 +10,8 @@ import redis
 from kombu.connection import Connection
 
 from sandbox.driver import Driver, Run
-from sandbox.stack import FOUR, Stack, wait_for
-from tests.acceptance.conftest import BACKEND, QUICK, Fleet
+from sandbox.stack import Stack, wait_for
+from tests.acceptance.conftest import QUICK, Fleet, started
 from tests.acceptance.test_executions import (
     counts,
     documents,
@@ -39,13 +39,8 @@ WATCHFUL = QUICK | {
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Fleet]:
     """One fleet for all tests of this module: RabbitMQ is the broker, so that the state store can be lost alone."""
-    with emptied_rabbitmq() as url, Stack(url) as stack:
-        stack.start_redis()
-        stack.start_backend(**BACKEND)
-        stack.start_workers(*FOUR, **WATCHFUL)
-        stack.wait_until_ready()
-        with Driver(stack) as driver:
-            yield stack, driver
+    with emptied_rabbitmq() as url, started(url, **WATCHFUL) as fleet:
+        yield fleet
 
 
 def looked_after(stack: Stack, run: Run) -> list[str]:

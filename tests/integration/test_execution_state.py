@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import redis
 
-from file_processing.batch import fold
 from shared.claims import Claims, Lease
 from shared.errors import StateStoreError
 from shared.execution_state import ExecutionState, Run
 from shared.models import BatchResult, Context, FileResult, Stage, Status
+from shared.orchestration import fold
 from shared.redis_connection import redis_client
 from tests.fakes import memory, settings
 

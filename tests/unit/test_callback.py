@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from callback.aggregation import verdict
 from callback.tasks import process_batch_callback
 from config.workers import orchestration_of
-from file_processing.batch import fold
 from shared.backend_models import FileExecution
 from shared.errors import (
     BackendBusyError,
@@ -22,7 +21,7 @@ from shared.errors import (
     WorkerError,
 )
 from shared.models import BatchResult, Counts, FileHash, FileResult, PipelineStatus, Status
-from shared.orchestration import fan_out
+from shared.orchestration import fan_out, fold
 from shared.platform_models import Notification
 from shared.transitions import may_become
 from tests.fakes import FakeApp, FakeBackend, known, request

@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.workers import orchestration_of
-from file_processing.batch import fold
 from shared.errors import BrokerError
 from shared.models import Batch, FileHash, FileResult, Status, parse
-from shared.orchestration import MOST_BATCHES, batch_claim, fan_in, fan_out, is_ours, places, plan, send_again
+from shared.orchestration import MOST_BATCHES, batch_claim, fan_in, fan_out, fold, is_ours, places, plan, send_again
 from tests.fakes import FakeApp, known, request
 
 API = orchestration_of(is_api=True)

@@ -10,13 +10,12 @@ from prometheus_client import REGISTRY
 from callback.reaper import sweep
 from callback.tasks import process_batch_callback
 from config.workers import orchestration_of
-from file_processing.batch import fold
 from shared.backend_models import FileExecution
 from shared.claims import Claim, Claims, Lease
 from shared.errors import BackendUnavailableError
 from shared.execution_state import Run
 from shared.models import Counts, FileHash, FileResult, Status
-from shared.orchestration import REAPED, batch_claim, fan_out
+from shared.orchestration import REAPED, batch_claim, fan_out, fold
 from shared.state_store import REGISTER_KEY
 from tests.fakes import FakeApp, FakeBackend, known, request
 from tests.unit.test_transitions import Watched

@@ -1,37 +1,91 @@
-"""Which task goes to which queue: one row per task name of the contract's section 1.
+"""Which task goes to which queue, and how urgent each queue is: a row for every name of the contract's section 1."""
 
-A task that goes to more than one queue, by the kind of its execution, is sent with its queue named
-(`config.workers.Orchestration`); its row says where it goes when nobody says.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
-TASK_QUEUES: Mapping[str, str] = MappingProxyType(
+
+class Priority(StrEnum):
+    """How long work may wait, the most urgent first."""
+
+    HIGH = "high"  # somebody waits for it: seconds
+    DEFAULT = "default"
+    LOW = "low"  # it takes minutes itself
+
+
+# Every queue that the contract names, with its class.
+QUEUES: Mapping[str, Priority] = MappingProxyType(
     {
-        "async_execute_bin": "celery",
-        "async_execute_bin_api": "celery_api_deployments",
-        "process_file_batch": "file_processing",
-        "process_batch_callback": "file_processing_callback",
-        "process_batch_callback_api": "api_file_processing_callback",
-        "send_webhook_notification": "notifications",
-        "process_notification_buffer": "notifications",
-        "logs_consumer": "celery_log_task_queue",
-        "process_log_history": "celery_periodic_logs",
-        "scheduler.tasks.execute_pipeline_task": "celery",
-        # Names that older publishers still send.
-        "workflow_manager.workflow_v2.file_execution_tasks.process_file_batch": "file_processing",
-        "workflow_manager.workflow_v2.file_execution_tasks.process_batch_callback": "file_processing_callback",
-        # Ours alone: what became of a webhook, where the backend could not be told at once.
-        "workers.mark_notifications": "notifications",
+        "celery_api_deployments": Priority.HIGH,
+        "file_processing_callback": Priority.HIGH,
+        "api_file_processing_callback": Priority.HIGH,
+        "notifications": Priority.HIGH,
+        "notifications_webhook": Priority.HIGH,
+        "notifications_priority": Priority.HIGH,
+        "celery": Priority.DEFAULT,
+        "scheduler": Priority.DEFAULT,
+        "celery_log_task_queue": Priority.DEFAULT,
+        "celery_periodic_logs": Priority.DEFAULT,
+        "file_processing": Priority.LOW,
+        "api_file_processing": Priority.LOW,
     }
 )
-
 
 # Where messages are kept that no task can take. Nothing consumes it: its messages are for people.
 DEAD_LETTERS = "workers_dead_letters"
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One rule.
+
+    Attributes:
+        task: a task's name, or `prefix.*` for all that begin so; an exact name wins, then the longest prefix.
+        queue: where it goes when its sender names no queue.
+        others: where it is sent besides, its queue named (`config.workers.Orchestration` says when).
+    """
+
+    task: str
+    queue: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue that its messages come on."""
+        return (self.queue, *self.others)
+
+    def matches(self, task: str) -> bool:
+        """Whether the rule is for that task."""
+        return task.startswith(self.task[:-1]) if self.task.endswith(".*") else task == self.task
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("async_execute_bin", "celery", ("celery_api_deployments",)),
+    Route("async_execute_bin_api", "celery_api_deployments"),
+    Route("scheduler.tasks.execute_pipeline_task", "celery", ("scheduler",)),
+    Route("process_file_batch", "file_processing", ("api_file_processing",)),
+    Route("process_batch_callback", "file_processing_callback"),
+    Route("process_batch_callback_api", "api_file_processing_callback"),
+    Route("send_webhook_notification", "notifications", ("notifications_webhook", "notifications_priority")),
+    Route("logs_consumer", "celery_log_task_queue"),
+    Route("process_log_history", "celery_periodic_logs"),
+    Route("process_notification_buffer", "notifications"),
+    # Names that older publishers still send.
+    Route("workflow_manager.workflow_v2.file_execution_tasks.process_file_batch", "file_processing"),
+    Route("workflow_manager.workflow_v2.file_execution_tasks.process_batch_callback", "file_processing_callback"),
+    # Ours alone: what became of a webhook, where the backend could not be told at once.
+    Route("workers.mark_notifications", "notifications"),
+)
+
+
+def route_of(task: str, routes: Sequence[Route] = ROUTES) -> Route | None:
+    """The rule for a task: the one of its exact name, else that of the longest prefix; None if there is none."""
+    found = [route for route in routes if route.matches(task)]
+    return max(found, key=lambda route: (route.task == task, len(route.task)), default=None)
+
+
 def task_routes() -> dict[str, dict[str, str]]:
-    """The table in the shape of Celery's `task_routes`."""
-    return {task: {"queue": queue} for task, queue in TASK_QUEUES.items()}
+    """The rules as Celery's `task_routes`, which takes an exact name first, then patterns in this order."""
+    longest_first = sorted(ROUTES, key=lambda route: len(route.task), reverse=True)
+    return {route.task: {"queue": route.queue} for route in longest_first}

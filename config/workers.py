@@ -1,13 +1,15 @@
-"""The registry: which worker runs what, and which workers a process holds.
+"""The registry: which worker runs what, and which workers and queues a process holds.
 
-One frozen row per worker; a profile names the workers that share one process. Everything else that must know what
-runs where (the Celery application, routing, deployment) derives it from here.
+One frozen row per worker; a profile is what one process holds. Everything else that must know what runs where (the
+Celery application, routing, deployment) derives it from here.
 """
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+from config.queue_routing import QUEUES, Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,77 @@ class Orchestration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """How a process runs its tasks. What is prefork's alone is None on threads, which cannot be ended from outside.
+
+    Attributes:
+        kind: `threads` or `prefork`.
+        concurrency: how many tasks at once.
+        prefetch: messages that each of these slots takes, the one it works on among them.
+        soft_limit: seconds after which a task is interrupted. Prefork's alone, as all below.
+        hard_limit: seconds after which its process is killed; the message is delivered again.
+        max_tasks_per_child: tasks after which a process is replaced.
+        max_memory_per_child: KiB of resident memory after which a process is replaced, between two tasks.
+        autoscale: the most and the fewest processes.
+    """
+
+    kind: str = "threads"
+    concurrency: int
+    prefetch: int = 1
+    soft_limit: int | None = None
+    hard_limit: int | None = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: int | None = None
+    autoscale: tuple[int, int] | None = None
+
+    @property
+    def slots(self) -> int:
+        """Tasks that it runs at once at the most."""
+        return self.autoscale[0] if self.autoscale else self.concurrency
+
+    @property
+    def preforks_alone(self) -> dict[str, object]:
+        """What is said here that threads cannot do."""
+        names = ("soft_limit", "hard_limit", "max_tasks_per_child", "max_memory_per_child", "autoscale")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def of_kind(self, kind: str) -> "Pool":
+        """The same as another kind of pool; one that is no prefork has nothing of prefork's."""
+        kept = self if kind == "prefork" else Pool(concurrency=self.slots, prefetch=self.prefetch)
+        return replace(kept, kind=kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How often a task is tried again that failed for a reason which may pass.
+
+    Attributes:
+        most: how often at the most; None: as long as the task's own patience lasts, which is time.
+        first_wait: seconds before the first of them; doubled each time, with jitter, up to a minute.
+    """
+
+    most: int | None = None
+    first_wait: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaling:
+    """How many replicas a worker has.
+
+    Attributes:
+        least: replicas that are always there.
+        most: replicas at the most.
+        queue_depth: messages in its queues for each replica.
+        age: seconds that its queues may stand still with messages in them.
+    """
+
+    least: int
+    most: int
+    queue_depth: int
+    age: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One worker.
 
@@ -39,8 +112,11 @@ class Worker:
         name: also its folder.
         tasks: the module that is the index of its tasks.
         queues: what it consumes.
+        priority: the class that its process has as a whole, where something besides queues asks for one.
         health_port: TCP port of its health server.
-        concurrency: how many tasks it runs at once in its threads.
+        pool: how it runs its tasks where it has a process of its own.
+        scaling: how many of these processes there are.
+        retries: how often its tasks are tried again.
         orchestration: the kind of execution it orchestrates, if it does.
         timers: `module:function` of the rounds that it makes on its own timer.
     """
@@ -48,37 +124,39 @@ class Worker:
     name: str
     tasks: str
     queues: tuple[str, ...]
+    priority: Priority
     health_port: int
-    concurrency: int
+    pool: Pool
+    scaling: Scaling
+    retries: Retries = Retries()
     orchestration: Orchestration | None = None
     timers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The workers that one process holds."""
+    """What one process holds: workers, and those of their queues that it consumes."""
 
     name: str
     workers: tuple[Worker, ...]
-
-    @property
-    def queues(self) -> tuple[str, ...]:
-        """Every queue this process consumes."""
-        return tuple(queue for worker in self.workers for queue in worker.queues)
+    queues: tuple[str, ...]
+    pool: Pool
+    health_port: int
 
     @property
     def task_modules(self) -> tuple[str, ...]:
         """Every module whose tasks this process registers."""
         return tuple(worker.tasks for worker in self.workers)
 
-    @property
-    def concurrency(self) -> int:
-        """Slots of the process: room for each of its workers."""
-        return sum(worker.concurrency for worker in self.workers)
-
     def orchestrates(self, orchestration: Orchestration) -> bool:
         """Whether executions of that kind are orchestrated in this process."""
-        return any(worker.orchestration == orchestration for worker in self.workers)
+        mine = any(worker.orchestration == orchestration for worker in self.workers)
+        return mine and orchestration.queue in self.queues
+
+    def retries(self, queue: str) -> Retries:
+        """How often what came on that queue is tried again."""
+        rows = (worker.retries for worker in self.workers if queue in worker.queues)
+        return next(rows, Retries())
 
 
 class UnknownProfileError(ValueError):
@@ -94,8 +172,10 @@ _WORKERS = (
         name="api_deployment",
         tasks="api_deployment.tasks",
         queues=("celery_api_deployments",),
+        priority=Priority.HIGH,
         health_port=8080,
-        concurrency=8,
+        pool=Pool(concurrency=8),
+        scaling=Scaling(least=1, most=5, queue_depth=20, age=10),
         orchestration=Orchestration(
             is_api=True,
             source="api_deployment.execution:source_files",
@@ -117,8 +197,10 @@ _WORKERS = (
             "celery_log_task_queue",
             "celery_periodic_logs",
         ),
+        priority=Priority.DEFAULT,
         health_port=8081,
-        concurrency=16,
+        pool=Pool(concurrency=16),
+        scaling=Scaling(least=1, most=4, queue_depth=100, age=30),
         orchestration=Orchestration(
             is_api=False,
             source="general.pipeline:source_files",
@@ -132,23 +214,72 @@ _WORKERS = (
         name="file_processing",
         tasks="file_processing.tasks",
         queues=("file_processing", "api_file_processing"),
+        priority=Priority.LOW,
         health_port=8082,
-        concurrency=16,
+        pool=Pool(concurrency=16),
+        scaling=Scaling(least=1, most=10, queue_depth=16, age=120),
     ),
     Worker(
         name="callback",
         tasks="callback.tasks",
         queues=("file_processing_callback", "api_file_processing_callback"),
+        priority=Priority.HIGH,
         health_port=8083,
-        concurrency=8,
+        pool=Pool(concurrency=8),
+        scaling=Scaling(least=1, most=3, queue_depth=20, age=10),
         timers=("callback.reaper:sweep",),
     ),
 )
 
 WORKERS: Mapping[str, Worker] = MappingProxyType({worker.name: worker for worker in _WORKERS})
 
-PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {worker.name: Profile(worker.name, (worker,)) for worker in _WORKERS} | {"all": Profile("all", _WORKERS)}
+# A process of its own for each file: seconds well above a slice and the request in it, then it is killed.
+_FILES_IN_PROCESSES = Pool(kind="prefork", concurrency=2, soft_limit=240, hard_limit=300)
+
+
+def _with_queues(name: str, health_port: int, priorities: set[Priority], pool: Pool | None = None) -> Profile:
+    """The profile of these classes: their queues, the workers that have any of them, and room for each of these."""
+    wanted = {queue for queue, priority in QUEUES.items() if priority in priorities}
+    workers = tuple(worker for worker in _WORKERS if wanted & set(worker.queues))
+    queues = tuple(queue for worker in workers for queue in worker.queues if queue in wanted)
+    room = Pool(concurrency=sum(worker.pool.concurrency for worker in workers))
+    return Profile(name, workers, queues, pool or room, health_port)
+
+
+_PROFILES = (
+    *(Profile(worker.name, (worker,), worker.queues, worker.pool, worker.health_port) for worker in _WORKERS),
+    _with_queues("all", 8084, set(Priority)),
+    _with_queues("fast", 8085, {Priority.HIGH, Priority.DEFAULT}),
+    _with_queues("slow", 8086, {Priority.LOW}, replace(_FILES_IN_PROCESSES, max_tasks_per_child=50)),
+    _with_queues("high", 8087, {Priority.HIGH}),
+    _with_queues("default", 8088, {Priority.DEFAULT}),
+    _with_queues("low", 8089, {Priority.LOW}),
+    Profile(
+        "heavy",
+        (WORKERS["file_processing"],),
+        WORKERS["file_processing"].queues,
+        replace(_FILES_IN_PROCESSES, max_memory_per_child=400_000, autoscale=(4, 1)),
+        8090,
+    ),
+)
+
+PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in _PROFILES})
+
+BEAT_HEALTH_PORT = 8091
+MONITOR_HEALTH_PORT = 8092
+
+# Profiles that are deployed together: between them every queue has a consumer.
+LAYOUTS: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
+    {
+        name: tuple(PROFILES[one] for one in profiles)
+        for name, profiles in {
+            "workers": tuple(WORKERS),
+            "heavy-files": ("api_deployment", "general", "heavy", "callback"),
+            "fast-slow": ("fast", "slow"),
+            "priorities": ("high", "default", "low"),
+            "all-in-one": ("all",),
+        }.items()
+    }
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from kombu.entity import Exchange, Queue
 
 from config.queue_routing import task_routes
-from config.workers import Profile
+from config.workers import Pool, Profile
 from shared.config import Settings
 
 
@@ -20,12 +20,9 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
         **_connections(settings),
         **_queues(profile, settings),
         "task_routes": task_routes(),
-        # The work is waiting on HTTP, so threads: a tenth of the memory of processes at the same rate.
-        # https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html
-        "worker_pool": "threads",
-        "worker_concurrency": profile.concurrency,
+        **_pool(profile.pool),
         # A connection to publish for each slot, or one that waits for a silent broker holds up the others.
-        "broker_pool_limit": max(10, profile.concurrency),
+        "broker_pool_limit": max(10, profile.pool.slots),
         # Keeps what it cannot take, instead of logging it whole and dropping it.
         "worker_consumer": "shared.dead_letters:KeepingConsumer",
         # A log handler of ours is there already: shared.logging_utils.
@@ -55,6 +52,26 @@ def _queues(profile: Profile, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _pool(pool: Pool) -> dict[str, Any]:
+    """The registry's row, or what the environment made of it (`shared/overrides.py`).
+
+    Threads unless it says otherwise, since the work is waiting on HTTP: a tenth of the memory of processes at the same
+    rate. https://docs.celeryq.dev/en/stable/userguide/concurrency/index.html
+    """
+    return {
+        "worker_pool": pool.kind,
+        "worker_concurrency": pool.concurrency,
+        # Each slot takes one message: none waits behind a long one while another worker is idle.
+        # https://docs.celeryq.dev/en/stable/userguide/optimizing.html#prefetch-limits
+        "worker_prefetch_multiplier": pool.prefetch,
+        # Prefork's alone: https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits
+        "task_soft_time_limit": pool.soft_limit,
+        "task_time_limit": pool.hard_limit,
+        "worker_max_tasks_per_child": pool.max_tasks_per_child,
+        "worker_max_memory_per_child": pool.max_memory_per_child,
+    }
+
+
 def _on_redis(settings: Settings) -> bool:
     return settings.broker_url.reveal().startswith("redis")
 
@@ -76,10 +93,11 @@ def _delivery() -> dict[str, Any]:
         # A message is acknowledged when its work is done, so that a dead worker's is done by another.
         # https://docs.celeryq.dev/en/stable/faq.html#faq-acks-late-vs-retry
         "task_acks_late": True,
+        # How often that may happen to one piece of work, its lease counts: MAX_DELIVERIES.
         "task_reject_on_worker_lost": True,
-        # Each slot takes one message: none waits behind a long one while another worker is idle.
-        # https://docs.celeryq.dev/en/stable/userguide/optimizing.html#prefetch-limits
-        "worker_prefetch_multiplier": 1,
+        # Nor is a message whose process was killed at its hard limit: it counts as one that lost its worker.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-acks-on-timeout
+        "task_acks_on_timeout": False,
     }
 
 

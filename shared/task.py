@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from celery import Task
 from celery.exceptions import Reject, Retry
 
+from config.workers import Retries
 from monitoring.prometheus_metrics import TASK_SECONDS, TASKS
 from shared.call import FIRST_TRIED, SENDS, UNSENT, Call, WorkerApp, bury
 from shared.claims import Claim, Lease
@@ -36,7 +37,6 @@ T = TypeVar("T")
 
 log = get_logger(__name__)
 
-_FIRST_WAIT = 2.0
 _LONGEST_WAIT = 60.0
 _LONGEST_LOOK = 1.0  # between two looks at a lease that is another's
 
@@ -213,11 +213,17 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
                     raise HandBack(str(circuit)) from circuit
 
     def _patient(self, call: Call) -> bool:
+        most = self._retries(call).most
+        if most is not None and call.retries >= most:
+            return False
         # What belongs to an execution is not tried for longer than one may take; then its end must come otherwise.
         return call.age < min(self.definition.patience, call.settings.execution_deadline)
 
+    def _retries(self, call: Call) -> Retries:
+        return self.app.profile.retries(call.queue)  # type: ignore[no-any-return] # Celery ships no types
+
     def _retry(self, error: Exception) -> NoReturn:
-        wait = jittered(_FIRST_WAIT, self.request.retries + 1, _LONGEST_WAIT)
+        wait = jittered(self._retries(self._call()).first_wait, self.request.retries + 1, _LONGEST_WAIT)
         wait = error.wait if isinstance(error, UndeliveredError) else wait
         headers = self._dated_headers()
         if isinstance(error, UndeliveredError | UndeliverableError):

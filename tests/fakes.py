@@ -3,12 +3,12 @@
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import fakeredis
 
-from config.workers import PROFILES, Profile
+from config.workers import PROFILES, WORKERS, Pool, Profile, Retries
 from shared.api_client import OrganizationAPI
 from shared.backend_models import ActiveFiles, Execution, FileExecution, FileRun, History
 from shared.call import Call, WorkerApp
@@ -220,6 +220,17 @@ def known(app: "FakeApp", *, is_api: bool = True, batches: int | None = None, fi
 
 def completed(text: str = "text") -> FileRun:
     return FileRun(status="COMPLETED", result={"text": text}, execution_time=0.5, metadata={})
+
+
+def soon_again(profile: Profile) -> Profile:
+    """The same, but what failed is tried again at once."""
+    return replace(profile, workers=tuple(replace(one, retries=Retries(first_wait=0.05)) for one in profile.workers))
+
+
+def one_worker(name: str, tasks: str, *queues: str) -> Profile:
+    """A profile of one worker with two slots, whose tasks are tried again at once."""
+    worker = replace(WORKERS["callback"], name=name, tasks=tasks, queues=queues, timers=())
+    return soon_again(Profile(name, (worker,), queues, Pool(concurrency=2), 1))
 
 
 def memory() -> fakeredis.FakeRedis:

@@ -7,11 +7,13 @@ import os
 import socket
 import sys
 import time
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from config import workers
-from config.workers import Profile, Worker
+from config import queue_routing, workers
+from config.queue_routing import Priority, Route
+from config.workers import Pool, Profile
 from shared import celery_app
 from shared.call import Call
 from shared.errors import BackendUnavailableError, HandBack, UndeliveredError
@@ -91,9 +93,8 @@ def send(call: Call, queue: str, count: int = 1) -> str:
     return "done"
 
 
-PROFILE = Profile(
-    "probe", (Worker(name="probe", tasks="probe_tasks", queues=(QUEUE, OTHER), health_port=1, concurrency=2),)
-)
+WORKER = replace(workers.WORKERS["general"], name="probe", tasks="probe_tasks", queues=(QUEUE, OTHER))
+PROFILE = Profile("probe", (WORKER,), WORKER.queues, Pool(concurrency=2), 1)
 
 
 def install() -> None:
@@ -102,6 +103,8 @@ def install() -> None:
     vars(module).update({name: value for name, value in globals().items() if name in _TASKS})
     sys.modules["probe_tasks"] = module
     workers.PROFILES = {**workers.PROFILES, "probe": PROFILE}
+    queue_routing.QUEUES = {**queue_routing.QUEUES, QUEUE: Priority.DEFAULT, OTHER: Priority.DEFAULT}
+    queue_routing.ROUTES = (*queue_routing.ROUTES, Route("probe.*", QUEUE, (OTHER,)))
 
 
 _TASKS = ("work", "wedge", "retry", "flaky", "sockets", "send")

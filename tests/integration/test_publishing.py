@@ -8,7 +8,6 @@ import pytest
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
-from config.workers import Profile, Worker
 from sandbox.stack import wait_for
 from shared.call import Call, WorkerApp
 from shared.celery_app import build_app
@@ -17,7 +16,7 @@ from shared.delays import send_later
 from shared.errors import BrokerError
 from shared.execution_state import ExecutionState
 from shared.redis_connection import redis_client
-from tests.fakes import settings
+from tests.fakes import one_worker, settings
 from tests.proxy import Proxy, proxied
 
 QUEUE = "published"
@@ -31,9 +30,8 @@ class Publisher:
 
     def __init__(self, url: str, between: Proxy) -> None:
         self.url, self.between = url, between
-        worker = Worker(name="publisher", tasks="callback.tasks", queues=(QUEUE,), health_port=1, concurrency=2)
         through = settings(CELERY_BROKER_URL=between.url)
-        self.app: WorkerApp = build_app(Profile("publisher", (worker,)), through)
+        self.app: WorkerApp = build_app(one_worker("publisher", "callback.tasks", QUEUE), through)
         soon = Deadline.after(60, "the test")
         self._call = Call(self.app, "test", "id", QUEUE, {}, slice=soon, deadline=soon)
 

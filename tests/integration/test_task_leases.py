@@ -11,14 +11,13 @@ from celery.contrib.testing.worker import start_worker
 from celery.worker import state as worker_state
 from prometheus_client import REGISTRY
 
-from config.workers import Profile, Worker
 from sandbox.stack import wait_for
 from shared.call import Call, WorkerApp
 from shared.celery_app import build_app
 from shared.claims import Claim, Claims, Lease
 from shared.errors import BackendUnavailableError, HandBack, StateStoreError
 from shared.task import task
-from tests.fakes import settings
+from tests.fakes import one_worker, settings
 from tests.integration.test_task_seam import Script
 
 QUEUE = "leases"
@@ -51,7 +50,6 @@ def app(script: Script, redis_connection: Any, redis_url: str, monkeypatch: pyte
     module = ModuleType("leased_tasks")
     vars(module)["leased"] = task("leased", finalizer=script.finalize, work=work)(leased)
     monkeypatch.setitem(sys.modules, "leased_tasks", module)
-    monkeypatch.setattr("shared.task._FIRST_WAIT", 0.05)
     store = redis_connection.get_connection_kwargs()
     named = {
         "CELERY_BROKER_URL": redis_url,
@@ -60,8 +58,7 @@ def app(script: Script, redis_connection: Any, redis_url: str, monkeypatch: pyte
         "CACHE_REDIS_DB": str(store["db"]),
         "CACHE_REDIS_PASSWORD": store["password"] or "",
     }
-    worker = Worker(name="leases", tasks="leased_tasks", queues=(QUEUE,), health_port=1, concurrency=2)
-    app = build_app(Profile("leases", (worker,)), settings(**TIMES, **named))
+    app = build_app(one_worker("leases", "leased_tasks", QUEUE), settings(**TIMES, **named))
     with start_worker(app, concurrency=2, pool="threads", perform_ping_check=False, shutdown_timeout=20):
         yield app
     app.resources.close()

@@ -10,7 +10,6 @@ from celery.canvas import Signature
 from celery.contrib.testing.worker import start_worker
 from prometheus_client import REGISTRY
 
-from config.workers import Profile, Worker
 from sandbox.stack import wait_for
 from shared.call import Call, WorkerApp
 from shared.celery_app import build_app
@@ -24,7 +23,7 @@ from shared.errors import (
     StateStoreError,
 )
 from shared.task import task
-from tests.fakes import settings
+from tests.fakes import one_worker, settings
 
 QUEUE = "seam"
 TIMES = {"TASK_DEADLINE_SECONDS": "1", "BATCH_SLICE_SECONDS": "1", "INTERNAL_API_TIMEOUT": "0.5"}
@@ -72,9 +71,7 @@ def app(script: Script, redis_url: str, patience: float, monkeypatch: pytest.Mon
     module = ModuleType("scripted_tasks")
     vars(module)["scripted"] = task("scripted", finalizer=script.finalize, patience=patience)(scripted)
     monkeypatch.setitem(sys.modules, "scripted_tasks", module)
-    monkeypatch.setattr("shared.task._FIRST_WAIT", 0.05)
-    worker = Worker(name="seam", tasks="scripted_tasks", queues=(QUEUE,), health_port=1, concurrency=2)
-    app = build_app(Profile("seam", (worker,)), settings(**TIMES, CELERY_BROKER_URL=redis_url))
+    app = build_app(one_worker("seam", "scripted_tasks", QUEUE), settings(**TIMES, CELERY_BROKER_URL=redis_url))
     with start_worker(app, pool="threads", perform_ping_check=False, shutdown_timeout=20):
         yield app
 

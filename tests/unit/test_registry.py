@@ -10,14 +10,22 @@ from typing import Any
 import pytest
 from celery.exceptions import DuplicateTaskNameWarning
 
-from config.queue_routing import TASK_QUEUES
-from config.workers import PROFILES, WORKERS, Profile, UnknownProfileError, Worker, orchestration_of, profile_named
+from config.queue_routing import QUEUES, ROUTES
+from config.workers import (
+    PROFILES,
+    WORKERS,
+    Pool,
+    Profile,
+    UnknownProfileError,
+    orchestration_of,
+    profile_named,
+)
 from shared.call import Call, WorkerApp
 from shared.celery_app import build_app
 from shared.celery_settings import celery_settings
 from shared.lifecycle import Resources
 from shared.task import task
-from tests.fakes import settings
+from tests.fakes import one_worker, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,13 +35,13 @@ def own_tasks(app: WorkerApp) -> set[str]:
 
 
 def test_every_task_has_a_row_and_every_row_a_task() -> None:
-    assert own_tasks(build_app(PROFILES["all"], settings())) == set(TASK_QUEUES)
+    assert own_tasks(build_app(PROFILES["all"], settings())) == {route.task for route in ROUTES}
 
 
 @pytest.mark.parametrize("name", WORKERS)
 def test_a_worker_registers_what_its_queues_bring(name: str) -> None:
     profile = PROFILES[name]
-    brought = {task for task, queue in TASK_QUEUES.items() if queue in profile.queues}
+    brought = {route.task for route in ROUTES if set(route.queues) & set(profile.queues)}
     assert brought <= own_tasks(build_app(profile, settings()))
 
 
@@ -42,8 +50,7 @@ def test_every_queue_has_one_worker_and_every_produced_queue_a_consumer() -> Non
     assert len(consumed) == len(set(consumed))
     kinds = [orchestration_of(is_api=True), orchestration_of(is_api=False)]
     produced = {queue for kind in kinds for queue in (kind.queue, kind.batch_queue, kind.callback_queue)}
-    assert produced | set(TASK_QUEUES.values()) <= set(consumed)
-    assert {TASK_QUEUES[kind.callback_task] for kind in kinds} == {kind.callback_queue for kind in kinds}
+    assert produced | {queue for route in ROUTES for queue in route.queues} == set(consumed) == set(QUEUES)
     assert set(PROFILES["all"].queues) == set(consumed)
 
 
@@ -76,9 +83,8 @@ def test_one_name_for_two_functions_stops_the_start(monkeypatch: pytest.MonkeyPa
         module = ModuleType(name)
         setattr(module, name, task("async_execute_bin")(function))
         monkeypatch.setitem(sys.modules, name, module)
-    twice = Profile(
-        "twice", tuple(Worker(name=n, tasks=n, queues=(n,), health_port=1, concurrency=1) for n in ("first", "second"))
-    )
+    rows = [one_worker(name, name, name).workers[0] for name in ("first", "second")]
+    twice = Profile("twice", tuple(rows), ("first", "second"), Pool(concurrency=1), 1)
     with pytest.raises(DuplicateTaskNameWarning, match="async_execute_bin"):
         build_app(twice, settings())
 
@@ -97,7 +103,7 @@ def test_delivery_is_as_the_design_needs_it() -> None:
 FORK = """
 import os, sys
 from shared.lifecycle import Resources
-from tests.fakes import settings
+from tests.fakes import one_worker, settings
 resources = Resources(settings())
 mine, held = resources.client, resources.held("thing", lambda: "parent's")
 if os.fork() == 0:

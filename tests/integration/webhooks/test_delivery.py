@@ -19,7 +19,7 @@ from sandbox.stack import wait_for
 from shared.call import WorkerApp
 from shared.celery_app import build_app
 from shared.errors import StateStoreError
-from tests.fakes import settings
+from tests.fakes import settings, soon_again
 from tests.integration.client.hostile import HostileServer, Peer, Received, answer, reset
 from tests.integration.webhooks.conftest import LOOPBACK, MakeReceiver
 
@@ -93,7 +93,7 @@ def app(broker_url: str, redis_url: str, backend: HostileServer) -> Iterator[Wor
         INTERNAL_API_BASE_URL=backend.url,
         WEBHOOK_SIGNING_KEY=SIGNING_KEY,
     )
-    app = build_app(PROFILES["general"], found)
+    app = build_app(soon_again(PROFILES["general"]), found)
     with start_worker(app, pool="threads", concurrency=4, perform_ping_check=False, shutdown_timeout=20):
         yield app
     app.resources.close()
@@ -185,9 +185,8 @@ def test_retries_end(app: WorkerApp, backend: HostileServer, receive: MakeReceiv
 
 
 def test_a_backend_that_is_away_hears_of_it_later_and_the_receiver_once(
-    app: WorkerApp, backend: HostileServer, receive: MakeReceiver, monkeypatch: pytest.MonkeyPatch
+    app: WorkerApp, backend: HostileServer, receive: MakeReceiver
 ) -> None:
-    monkeypatch.setattr("shared.task._FIRST_WAIT", 0.05)
     server, well = receive(in_turn("200 OK")), backend.script
     left = [1, 2, 3]
 
@@ -246,6 +245,5 @@ def test_a_state_store_that_is_away_uses_up_no_send(
         return known(self, *args)
 
     monkeypatch.setattr(ToldEvents, "of", of)
-    monkeypatch.setattr("shared.task._FIRST_WAIT", 0.05)
     send(app, server, max_retries=0)
     wait_for(lambda: len(server.requests) == 1, 20, "the webhook")

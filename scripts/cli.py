@@ -4,6 +4,7 @@ import click
 
 from scripts.commands.check import check
 from scripts.commands.demo import demo
+from scripts.commands.routing import routing
 from scripts.commands.run import run
 from scripts.commands.storm import storm
 
@@ -16,5 +17,6 @@ def main() -> None:
 
 main.add_command(run)
 main.add_command(check)
+main.add_command(routing)
 main.add_command(demo)
 main.add_command(storm)

@@ -13,9 +13,11 @@ from celery.exceptions import DuplicateTaskNameWarning
 
 from config.workers import Profile, UnknownProfileError, profile_named
 from shared import lifecycle, timers
-from shared.celery_settings import PUBLISHING_CONNECT_SECONDS, celery_settings, publishing_options
+from shared.celery_settings import PUBLISHING_CONNECT_SECONDS, celery_settings, pool_settings, publishing_options
 from shared.config import Settings
 from shared.call import WorkerApp
+from shared.overrides import load
+from shared.routing import RoutingError, refuse_broken
 from shared.task import register
 from shared.variables import SettingsError
 
@@ -54,10 +56,12 @@ def build_app(profile: Profile, settings: Settings) -> WorkerApp:
 
 
 def worker_app(profile_name: str) -> WorkerApp:
-    """The application of a worker process, configured by its environment; ends the process if that is wrong."""
+    """The application of a worker process, as its environment has it; ends the process if anything is wrong."""
     try:
-        app = build_app(profile_named(profile_name), Settings.load())
-    except (SettingsError, UnknownProfileError) as error:
+        profile, settings = load(profile_named(profile_name))
+        refuse_broken(profile)
+        app = build_app(profile, settings)
+    except (SettingsError, UnknownProfileError, RoutingError) as error:
         sys.exit(f"workers: {profile_name} cannot start:\n{error}")
     lifecycle.install(app.resources, app.steps["worker"])
     timers.install(app)
@@ -65,15 +69,16 @@ def worker_app(profile_name: str) -> WorkerApp:
 
 
 def run(app: WorkerApp, arguments: Sequence[str]) -> None:
-    """Be that worker until told to stop. `arguments` are those of `celery worker` and win over ours.
+    """Be that worker until told to stop. `arguments` are those of `celery worker` and win over all that is ours.
 
     But for `--loglevel=WARNING`, which Celery says by itself when nobody says anything: LOG_LEVEL decides then.
     """
+    asked = _asked(arguments)
+    pool = app.profile.pool.of_kind(asked.pool or app.profile.pool.kind)
     # Celery's command line takes `prefork` for unsaid where a pool is configured, and ours is.
-    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    asked.add_argument("-P", "--pool", default=app.conf.worker_pool)
-    app.conf.worker_pool = asked.parse_known_args(arguments)[0].pool
+    app.conf.update(pool_settings(pool))
     name = app.profile.name
+    processes = [f"--autoscale={pool.autoscale[0]},{pool.autoscale[1]}"] if pool.autoscale else []
     # Gossip and mingle talk to every other worker at start and for ever after, and nothing here listens.
     # https://docs.celeryq.dev/en/stable/userguide/workers.html
     app.worker_main(
@@ -83,6 +88,16 @@ def run(app: WorkerApp, arguments: Sequence[str]) -> None:
             "--without-mingle",
             f"--hostname={name}@%h",
             f"--queues={','.join(app.profile.queues)}",
+            *([] if asked.autoscale or asked.concurrency else processes),
             *arguments,
         ]
     )
+
+
+def _asked(arguments: Sequence[str]) -> argparse.Namespace:
+    """What the command line says of the pool."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-P", "--pool")
+    parser.add_argument("-c", "--concurrency")
+    parser.add_argument("--autoscale")
+    return parser.parse_known_args(arguments)[0]

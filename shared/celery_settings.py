@@ -20,7 +20,7 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
         **_connections(settings),
         **_queues(profile, settings),
         "task_routes": task_routes(),
-        **_pool(profile.pool),
+        **pool_settings(profile.pool),
         # A connection to publish for each slot, or one that waits for a silent broker holds up the others.
         "broker_pool_limit": max(10, profile.pool.slots),
         # Keeps what it cannot take, instead of logging it whole and dropping it.
@@ -31,28 +31,32 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _queues(profile: Profile, settings: Settings) -> dict[str, Any]:
-    """Durable, a direct exchange of the same name: as every publisher declares them, or the other side fails with 406.
+def platform_queue(name: str, queue_type: str) -> Queue:
+    """Durable, a direct exchange of the same name: as every publisher declares it, or the other side fails with 406.
 
     Classic without arguments (contract section 1). Quorum with its type alone, as Celery's own publishers declare it: a
     delivery limit among the arguments would have to be among everybody's. The broker's is none on RabbitMQ 3 and 20 on
-    4, only a message that could not be published again comes near it, and a policy may raise it. One type for all that
-    is declared here, so dead letters, which people still need, are replicated where the rest is.
+    4, only a message that could not be published again comes near it, and a policy may raise it.
+    """
+    arguments = {"x-queue-type": "quorum"} if queue_type == "quorum" else None
+    return Queue(name, Exchange(name, "direct"), name, queue_arguments=arguments)
+
+
+def _queues(profile: Profile, settings: Settings) -> dict[str, Any]:
+    """One type for all that is declared here, so dead letters, which people still need, are replicated like the rest.
+
     Celery sees the type, and sets the prefetch per consumer: quorum queues have no global one.
     https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html#using-quorum-queues
     """
-    quorum = settings.queue_type == "quorum" and not _on_redis(settings)
-    arguments = {"x-queue-type": "quorum"} if quorum else None
+    queue_type = "classic" if _on_redis(settings) else settings.queue_type
     return {
-        "task_queues": [
-            Queue(name, Exchange(name, "direct"), name, queue_arguments=arguments) for name in profile.queues
-        ],
-        "task_create_missing_queue_type": "quorum" if quorum else "classic",
+        "task_queues": [platform_queue(name, queue_type) for name in profile.queues],
+        "task_create_missing_queue_type": queue_type,
         "worker_detect_quorum_queues": True,
     }
 
 
-def _pool(pool: Pool) -> dict[str, Any]:
+def pool_settings(pool: Pool) -> dict[str, Any]:
     """The registry's row, or what the environment made of it (`shared/overrides.py`).
 
     Threads unless it says otherwise, since the work is waiting on HTTP: a tenth of the memory of processes at the same

@@ -133,7 +133,8 @@ def install(resources: Resources, steps: set[type]) -> None:
         resources.slots = instance.max_concurrency or instance.concurrency
 
     def say_ready(sender: Any, **_: Any) -> None:
-        log.info("worker_ready", node=sender.hostname, slots=resources.slots, **settings.describe())
+        pool = sender.app.conf.worker_pool
+        log.info("worker_ready", node=sender.hostname, pool=pool, slots=resources.slots, **settings.describe())
         threading.Thread(target=_say_what_may_be_lost, args=(settings,), name="state-store", daemon=True).start()
 
     def close(**_: Any) -> None:

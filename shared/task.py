@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from celery import Task
-from celery.exceptions import Reject, Retry
+from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from config.workers import Retries
 from monitoring.prometheus_metrics import TASK_SECONDS, TASKS
@@ -93,14 +93,17 @@ def task(
     return mark
 
 
+def definitions(module: ModuleType) -> dict[str, Definition]:
+    """The tasks of a module by name."""
+    found = [value for value in vars(module).values() if isinstance(value, Definition)]
+    return {name: definition for definition in found for name in definition.names}
+
+
 def register(app: WorkerApp, module: ModuleType) -> None:
     """Register every task of a module with the application."""
-    for definition in vars(module).values():
-        if isinstance(definition, Definition):
-            # Not shared: Celery would register it with every other application of the process too.
-            options = {"base": _Seam, "definition": definition, "shared": False}
-            for name in definition.names:
-                app.task(definition.function, name=name, **options)
+    for name, definition in definitions(module).items():
+        # Not shared: Celery would register it with every other application of the process too.
+        app.task(definition.function, name=name, base=_Seam, definition=definition, shared=False)
 
 
 class _Seam(Task):  # type: ignore[misc] # Celery ships no types
@@ -257,7 +260,8 @@ def _tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 
 def _transient(error: Exception) -> bool:
-    return isinstance(error, WorkerError) and error.retry
+    # Interrupted at its soft limit, beyond every deadline of ours: something hung, and may not the next time.
+    return isinstance(error, SoftTimeLimitExceeded) or (isinstance(error, WorkerError) and error.retry)
 
 
 @contextmanager

@@ -1,0 +1,197 @@
+"""`workers routing` as an operator types it, workers that refuse to start, and the registry's limits in real pools."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
+
+from sandbox.stack import Stack
+from tests.acceptance.probes import Probes, probes
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKERS = str(Path(sys.executable).with_name("workers"))
+Ran = subprocess.CompletedProcess[str]
+
+
+def run(*argv: str, cwd: Path = ROOT, **variables: str) -> Ran:
+    environment = {"PATH": os.environ["PATH"], **variables}
+    return subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("command", [(WORKERS, "routing", "verify"), (sys.executable, "scripts/verify_routing.py")])
+def test_the_table_is_proved_without_any_configuration(command: tuple[str, ...]) -> None:
+    ran = run(*command, PYTHONPATH=str(ROOT))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.endswith("tasks routed\n")
+
+
+def test_the_table_is_shown() -> None:
+    ran = run(WORKERS, "routing", "show")
+    words = [line.split() for line in ran.stdout.splitlines()]
+    assert words[0] == ["TASK", "QUEUE", "PRIORITY", "CONSUMED", "BY"]
+    assert ["process_file_batch", "file_processing", "low"] in [row[:3] for row in words]
+
+
+def test_profiles_that_leave_a_queue_without_consumer_are_told_apart() -> None:
+    ran = run(WORKERS, "routing", "verify", "--profiles", "fast,callback")
+    assert ran.returncode == 1
+    assert "queue api_file_processing has no consumer in fast,callback; deploy one of file_processing" in ran.stdout
+    assert run(WORKERS, "routing", "verify", "--profiles", "fast, slow").returncode == 0
+    ran = run(WORKERS, "routing", "verify", "--profiles", "fats")
+    assert ran.returncode == 2
+    assert "did you mean fast?" in ran.stderr
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The project's code, to be broken."""
+    skipped = {".venv", ".git", "tests", "sandbox"}
+    for folder in ROOT.iterdir():
+        if folder.is_dir() and folder.name not in skipped and not folder.name.startswith("."):
+            for source in folder.rglob("*.py"):
+                target = tmp_path / source.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(source.read_bytes())
+    return tmp_path
+
+
+SETTINGS = {
+    "ENVIRONMENT": "development",
+    "INTERNAL_API_BASE_URL": "http://127.0.0.1:9/internal",
+    "INTERNAL_SERVICE_API_KEY": "unused",
+    "CELERY_BROKER_URL": "redis://127.0.0.1:9/0",
+    "CACHE_REDIS_HOST": "127.0.0.1",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "broken", "said"),
+    [
+        (
+            "file_processing/tasks.py",
+            '"process_file_batch",',
+            '"process_files_batch",',
+            "the rule for process_file_batch matches no task in profile {profile}; did you mean process_files_batch?",
+        ),
+        (
+            "config/queue_routing.py",
+            '    Route("process_file_batch", "file_processing", ("api_file_processing",)),\n',
+            "",
+            "task process_file_batch (file_processing.tasks.process_file_batch) has no rule",
+        ),
+    ],
+    ids=["renamed", "deleted"],
+)
+def test_a_broken_table_stops_the_verification_and_the_start(
+    copied: Path, file: str, old: str, broken: str, said: str
+) -> None:
+    text = (copied / file).read_text()
+    assert old in text
+    (copied / file).write_text(text.replace(old, broken))
+    path = {"PYTHONPATH": str(copied)}
+    verified = run(sys.executable, "-m", "shared.routing", "verify", cwd=copied, **path)
+    assert verified.returncode == 1
+    assert said.format(profile="file_processing") in verified.stdout
+    started = run(sys.executable, "-m", "shared", "slow", cwd=copied, **path, **SETTINGS)
+    assert started.returncode == 1
+    assert "workers: slow cannot start:" in started.stderr
+    assert said.format(profile="slow") in started.stderr
+    assert "Traceback" not in started.stderr
+
+
+def verified_against(broker_url: str, *more: str) -> list[str]:
+    ran = run(WORKERS, "routing", "verify", "--broker", broker_url, *more)
+    assert ran.returncode == (0 if ran.stdout.endswith("tasks routed\n") else 1), ran.stderr
+    return ran.stdout.splitlines()
+
+
+def test_a_live_rabbitmq_is_compared(rabbitmq_url: str) -> None:
+    lines = verified_against(rabbitmq_url)
+    assert "queue celery does not exist there; start a worker that has it, or messages to it are lost" in lines
+    with Connection(rabbitmq_url) as connection, connection.channel() as channel:
+        quorum = Queue("celery", Exchange("celery", "direct"), "celery", queue_arguments={"x-queue-type": "quorum"})
+        quorum(channel).declare()
+    lines = verified_against(rabbitmq_url)
+    assert "queue celery has no consumer there, and 0 messages; start a worker that has it" in lines
+    assert any(line.startswith("queue celery is not classic there (") for line in lines)
+    assert not any(
+        line.startswith("queue celery is not") for line in verified_against(rabbitmq_url, "--queue-type=quorum")
+    )
+
+
+@pytest.mark.parametrize("broker", [pytest.param("redis", marks=pytest.mark.matrix), "rabbitmq"])
+def test_a_fleet_that_lives_is_in_order_and_a_stranger_is_named(broker: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
+    with Stack(url) as stack:
+        stack.start_redis()
+        stack.wait_until_ready()
+        stack.start_workers("fast", "slow")
+        stack.wait_until_ready()
+        assert verified_against(stack.broker_url, "--profiles=fast,slow")[-1].endswith("tasks routed")
+        stack.stop_and_wait("slow")
+        del stack.parts["slow"]
+        argv = [sys.executable, "-P", "-m", "shared", "default", "--queues=celery,elsewhere"]
+        stack.start("default", argv, stack.environment())
+        stack.wait_until_ready()
+        lines = verified_against(stack.broker_url)
+        assert sorted(line.partition(" has no consumer there")[0] for line in lines if "no consumer" in line) == [
+            "queue api_file_processing",
+            "queue file_processing",
+        ]
+        assert any(line.startswith("default@") and "consumes elsewhere, which no rule has" in line for line in lines)
+
+
+def test_a_broker_that_is_away_is_no_traceback() -> None:
+    lines = verified_against("amqp://guest:guest@127.0.0.1:9//")
+    assert lines[-1].startswith("the broker cannot be asked: ")
+
+
+@pytest.fixture
+def start(rabbitmq_url: str) -> Iterator[Callable[..., Probes]]:
+    with probes(rabbitmq_url, BATCH_SLICE_SECONDS="1", INTERNAL_API_TIMEOUT="0.5", TASK_DEADLINE_SECONDS="1") as found:
+        yield lambda **settings: Probes(found.stack, {**found.settings, **settings})
+
+
+def test_a_task_beyond_its_soft_limit_is_interrupted_and_tried_again(start: Callable[..., Probes]) -> None:
+    here = start(PROBE_POOL="prefork", PROBE_SOFT_TIME_LIMIT="2", PROBE_RETRY_DELAY="0.05")
+    here.start("one")
+    task_id = here.send("probe.wedge", 60)
+    first, second = here.await_events("began", 2, 15, task_id)[:2]
+    assert 1.5 < second.at - first.at < 8
+
+
+def test_a_process_beyond_its_hard_limit_is_killed_and_its_message_delivered_again(
+    start: Callable[..., Probes],
+) -> None:
+    here = start(PROBE_POOL="prefork", PROBE_CONCURRENCY="1", PROBE_TIME_LIMIT="2")
+    here.start("one")
+    task_id = here.send("probe.wedge", 60)
+    first, second = here.await_events("began", 2, 15, task_id)[:2]
+    assert first.pid != second.pid
+    assert not here.events("ended")
+
+
+def test_processes_are_recycled_after_their_number_of_tasks(start: Callable[..., Probes]) -> None:
+    here = start(PROBE_POOL="prefork", PROBE_CONCURRENCY="1", PROBE_MAX_TASKS_PER_CHILD="2")
+    here.start("one")
+    for _ in range(6):
+        here.send("probe.work", 0.0)
+    pids = [event.pid for event in here.await_events("ended", 6, 20)]
+    assert len(set(pids)) == 3
+
+
+def test_processes_come_with_the_work_and_the_command_line_has_the_last_word(start: Callable[..., Probes]) -> None:
+    here = start(PROBE_POOL="prefork", PROBE_CONCURRENCY="1")
+    part = here.start("one", "--autoscale=3,1")
+    for _ in range(3):
+        here.send("probe.work", 8.0)
+    assert len({event.pid for event in here.await_events("began", 3, 15)}) == 3
+    assert [line["slots"] for line in here.log(part, "worker_ready")] == [3]
+    other = here.start("two", "--pool=threads", "--concurrency=4", PROBE_TIME_LIMIT="5")
+    ready = here.log(other, "worker_ready")[0]
+    assert (ready["pool"], ready["slots"]) == ("threads", 4)

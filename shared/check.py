@@ -5,11 +5,13 @@ from itertools import chain
 
 import click
 
+from config.workers import PROFILES
 from shared.config import Settings
 from shared.errors import WorkerError
 from shared.health import Finding, Verdict, look
 from shared.logging_utils import configure_logging
 from shared.orphans import hand_over
+from shared.overrides import load
 from shared.variables import SettingsError
 
 _WIDTH = 26
@@ -22,7 +24,17 @@ def configuration() -> tuple[Settings | None, list[Finding]]:
     except SettingsError as mistakes:
         return None, [Finding("configuration", Verdict.WRONG, line) for line in str(mistakes).splitlines()]
     found = f"{len(settings.describe())} variables, ENVIRONMENT={settings.environment}"
-    return settings, [Finding("configuration", Verdict.OK, found)]
+    return settings, [Finding("configuration", Verdict.OK, found), *unstartable()]
+
+
+def unstartable() -> Iterator[Finding]:
+    """The profiles that would not start with this environment: maybe none of them is meant to."""
+    for profile in PROFILES.values():
+        try:
+            load(profile)
+        except SettingsError as mistakes:
+            for line in str(mistakes).splitlines():
+                yield Finding(f"profile {profile.name}", Verdict.NOTE, f"it would not start: {line}")
 
 
 def rows(finding: Finding) -> Iterator[str]:

@@ -48,7 +48,8 @@ def check(stack: Stack, **variables: str) -> tuple[int, dict[str, str], str]:
 
 def test_all_is_well(stack: Stack, store: "redis.Redis", rabbitmq_url: str) -> None:
     store.config_set("appendonly", "yes")
-    code, found, printed = check(stack, CELERY_BROKER_URL=rabbitmq_url)
+    code, found, printed = check(stack, CELERY_BROKER_URL=rabbitmq_url, GENERAL_CONCURRENCY="many")
+    assert found.pop("profile general").startswith("note   it would not start: GENERAL_CONCURRENCY must be")
     assert {line.split()[0] for line in found.values()} == {"ok"}
     assert code == 0
     assert "is 'healthy', version '1.0.0'" in found["backend"]

@@ -16,8 +16,14 @@ BLOCKS = [
 ]
 FIRST = ["uv run workers demo", "uv run pytest"]
 CHECK = "uv run workers check"
-# Run by tests/acceptance/test_life_cycle.py and test_storm.py.
-ELSEWHERE = ["uv run workers check --orphans ORGANIZATION WORKFLOW", "uv run workers storm --minutes 1 --seed 7"]
+# Run by tests/acceptance/test_life_cycle.py, test_routing.py and test_storm.py.
+ELSEWHERE = [
+    "uv run workers check --orphans ORGANIZATION WORKFLOW",
+    "uv run workers routing show",
+    "uv run workers routing verify --profiles fast,slow",
+    "uv run workers routing verify --broker amqp://workers:secret@rabbitmq:5672//",
+    "uv run workers storm --minutes 1 --seed 7",
+]
 # The workers of `uv run` start the same way without it; with it, the environment would be made again each time.
 UV_RUN = "uv run "
 

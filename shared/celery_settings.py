@@ -22,10 +22,13 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
         "task_routes": task_routes(),
         **pool_settings(profile.pool),
         # A connection to publish for each slot, or one that waits for a silent broker holds up the others.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-pool-limit
         "broker_pool_limit": max(10, profile.pool.slots),
         # Keeps what it cannot take, instead of logging it whole and dropping it.
+        # https://docs.celeryq.dev/en/stable/userguide/extending.html#consumer
         "worker_consumer": "shared.dead_letters:KeepingConsumer",
         # A log handler of ours is there already: shared.logging_utils.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-hijack-root-logger
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
     }
@@ -85,9 +88,12 @@ def _messages() -> dict[str, Any]:
         # JSON only: a pickle from a broker is code. https://docs.celeryq.dev/en/stable/userguide/security.html
         "task_serializer": "json",
         "accept_content": ["json"],
+        # Times in messages mean the same on every machine.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#enable-utc
         "enable_utc": True,
         "timezone": "UTC",
-        # Nobody waits for results: the fan-in keeps its own, and no result backend is needed.
+        # Nobody waits for results, which go to the log and to events: the fan-in keeps its own, and needs no backend.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#task-ignore-result
         "task_ignore_result": True,
     }
 
@@ -108,11 +114,20 @@ def _delivery() -> dict[str, Any]:
 def _connections(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": settings.broker_url.reveal(),
+        # An address that swallows packets is given up before anybody takes the worker for hung.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-timeout
         "broker_connection_timeout": 4,
+        # Half-open connections are noticed by either side within two of these; RabbitMQ's own proposal is a minute.
+        # https://www.rabbitmq.com/docs/heartbeats
+        "broker_heartbeat": 60,
+        # A worker may start before its broker, and outlive it.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-retry-on-startup
         "broker_connection_retry_on_startup": True,
         # For ever: a worker that gives up has to be started by hand after a long outage.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-connection-max-retries
         "broker_connection_max_retries": None,
         # Effects are idempotent, so a task that lost its connection goes on instead of being cut in the middle.
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-cancel-long-running-tasks-on-connection-loss
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # Celery would raise the prefetch count again from the pool's threads after a reconnect: several then read one
         # socket, and a worker goes deaf with its messages unacknowledged. Seen on RabbitMQ under threads.

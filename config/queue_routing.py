@@ -24,6 +24,8 @@ TASK_QUEUES: Mapping[str, str] = MappingProxyType(
         "workflow_manager.workflow_v2.file_execution_tasks.process_batch_callback": "file_processing_callback",
         # Ours alone: what became of a webhook, where the backend could not be told at once.
         "workers.mark_notifications": "notifications",
+        # Ours alone: what the schedule sends, and no publisher of the platform's.
+        "workers.release_expired_reservations": "celery",
     }
 )
 

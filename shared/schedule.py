@@ -39,17 +39,14 @@ def _json(kind: type, example: str) -> Callable[[click.Context, click.Parameter,
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.pass_context
-def cli(context: click.Context) -> None:
+def cli() -> None:
     """Look at the schedule, and change it while beat runs. What is changed here outlives restarts."""
-    if not {"-h", "--help"} & set(sys.argv):
-        context.obj = ScheduleApp(BaseSettings.load())
 
 
 @cli.command("list")
-@click.pass_obj
-def show(app: Celery) -> None:
+def show() -> None:
     """Show every entry: its task and times, when it ran last, when it is due, and who says so."""
+    app = _app()
     rows = [_HEAD, *(_row(app, entry) for entry in entries(app).values())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -58,18 +55,16 @@ def show(app: Celery) -> None:
 
 @cli.command()
 @click.argument("name")
-@click.pass_obj
-def enable(app: Celery, name: str) -> None:
+def enable(name: str) -> None:
     """Have NAME run again, from now on: what was due meanwhile is not made up for."""
-    _switch(_known(app, name), on=True)
+    _switch(_known(name), on=True)
 
 
 @cli.command()
 @click.argument("name")
-@click.pass_obj
-def disable(app: Celery, name: str) -> None:
+def disable(name: str) -> None:
     """Have NAME run no more, until it is enabled."""
-    _switch(_known(app, name), on=False)
+    _switch(_known(name), on=False)
 
 
 @cli.command("set")
@@ -80,14 +75,14 @@ def disable(app: Celery, name: str) -> None:
 @click.option("--cron", metavar="'MINUTE HOUR DAY MONTH WEEKDAY'", help="Run it then, by SCHEDULE_TIMEZONE.")
 @click.option("--args", callback=_json(list, '["a", 1]'), help="Its arguments by place, as JSON.")
 @click.option("--kwargs", callback=_json(dict, '{"a": 1}'), help="Its arguments by name, as JSON.")
-@click.pass_obj
-def put(app: Celery, /, name: str, every: float | None, cron: str | None, **said: Any) -> None:
+def put(name: str, every: float | None, cron: str | None, **said: Any) -> None:
     """Add NAME, or change it. What is not said of one that is there stays as it was."""
-    had = entries(app).get(name)
     if every is not None and cron is not None:
         raise click.UsageError("say --every or --cron, not both")
     if not name.isprintable() or name.startswith((":", "-")) or not name.strip():
         raise click.UsageError(f"{name!r} cannot be a name: it begins with a letter or a digit")
+    app = _app()
+    had = entries(app).get(name)
     task, args, kwargs = _what(name, said, had)
     text = every if every is not None else cron
     if text is None and had is None:
@@ -102,10 +97,9 @@ def put(app: Celery, /, name: str, every: float | None, cron: str | None, **said
 
 @cli.command()
 @click.argument("name")
-@click.pass_obj
-def remove(app: Celery, name: str) -> None:
+def remove(name: str) -> None:
     """Forget what was set for NAME: it goes, or is again what config/beat_schedule.py says."""
-    entry = _known(app, name)
+    entry = _known(name)
     if not entry.by_operator:
         raise ScheduleError(f"{name} stands in config/beat_schedule.py, which would bring it back: disable it instead")
     row = next((row for row in ENTRIES if row.name == name), None)
@@ -113,7 +107,7 @@ def remove(app: Celery, name: str) -> None:
         entry.delete()
         click.echo(f"{name} is gone")
     else:
-        _save(from_row(app, row, entry))
+        _save(from_row(entry.app, row, entry))
 
 
 def _what(name: str, said: dict[str, Any], had: StoredEntry | None) -> tuple[str, list[Any], dict[str, Any]]:
@@ -131,8 +125,12 @@ def _what(name: str, said: dict[str, Any], had: StoredEntry | None) -> tuple[str
     return said["task"] or (had.task if had else ""), list(args), dict(kwargs)
 
 
-def _known(app: Celery, name: str) -> StoredEntry:
-    known = entries(app)
+def _app() -> ScheduleApp:
+    return ScheduleApp(BaseSettings.load())
+
+
+def _known(name: str) -> StoredEntry:
+    known = entries(_app())
     if name not in known:
         raise ScheduleError(f"there is no entry {name!r}; did you mean {nearest(name, known)}?")
     return known[name]

@@ -5,6 +5,8 @@ The keys are those of celery-redbeat, under `workers:beat:`. An entry is a hash 
 written only if nobody else has changed the entry since it was read.
 """
 
+import shared.without_django  # noqa: F401, I001 # first: it must come before Celery
+
 import difflib
 import json
 from collections.abc import Iterable, Mapping
@@ -79,6 +81,12 @@ class StoredEntry(RedBeatSchedulerEntry):  # type: ignore[misc] # redbeat ships 
     def due_at(self) -> datetime:
         """When it is to run next, in UTC: past if that was missed. For one state of the store always the same."""
         base = max(self.since, self.last_run_at or self.since)
+        due = self._next(base)
+        while due <= base:  # in the hour that autumn repeats, Celery counts from the first one
+            due = self._next(due)
+        return due
+
+    def _next(self, base: datetime) -> datetime:
         counted = copy(self.schedule)
         counted.app, counted.nowfun = self.app, lambda: base
         due: datetime = base + counted.remaining_estimate(base)

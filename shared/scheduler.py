@@ -7,6 +7,9 @@ entry and time, by which workers do it once (`shared/claims.py`); and what opera
 
 import shared.without_django  # noqa: F401, I001 # first: it must come before Celery
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
@@ -39,6 +42,7 @@ class ScheduleApp(Celery):  # type: ignore[misc] # Celery ships no types
             timezone=settings.schedule_timezone,
             # Or Celery adds an entry of its own, for a result backend that we have not.
             result_expires=None,
+            worker_redirect_stdouts=False,  # beat's too, whatever the name says
             beat_scheduler="shared.scheduler:Scheduler",
             beat_max_loop_interval=min(_LONGEST_SLEEP, settings.lease / 3),
             redbeat_key_prefix="workers:beat:",
@@ -89,9 +93,20 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc] # redbeat ships no type
         logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
         entry.options = {"task_id": entry.task_id}
         try:
-            self.apply_async(entry, advance=False)
+            with _undisturbed():
+                self.apply_async(entry, advance=False)
+                entry.advance()
         except SchedulingError as error:
-            logger.error("Scheduler: %s is not sent yet: %s", entry.name, error.__cause__ or error)  # noqa: TRY400
+            logger.error("Scheduler: %s is not sent yet: %s", entry.name, error)  # noqa: TRY400 # not its traceback
             return _AGAIN_SECONDS
-        entry.advance()
         return entry.is_due()[1]
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A stop waits for the end of this block: Celery's would come in the middle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

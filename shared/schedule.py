@@ -132,7 +132,8 @@ def _app() -> ScheduleApp:
 def _known(name: str) -> StoredEntry:
     known = entries(_app())
     if name not in known:
-        raise ScheduleError(f"there is no entry {name!r}; did you mean {nearest(name, known)}?")
+        hint = f"did you mean {nearest(name, known)}?" if known else "nothing is there before beat has started once"
+        raise ScheduleError(f"there is no entry {name!r}; {hint}")
     return known[name]
 
 

@@ -203,8 +203,13 @@ def from_row(app: Celery, row: beat_schedule.Entry, had: StoredEntry | None = No
 
 def check_task(task: str, whose: str) -> None:
     """Raise ScheduleError, with the nearest names, if the routing table has no such task."""
-    if task not in TASK_QUEUES:
-        raise ScheduleError(f"the task {task!r} {whose} has no route; did you mean {nearest(task, TASK_QUEUES)}?")
+    if task not in routed():
+        raise ScheduleError(f"the task {task!r} {whose} has no route; did you mean {nearest(task, routed())}?")
+
+
+def routed() -> tuple[str, ...]:
+    """Every task that may be scheduled: those of the routing table."""
+    return tuple(TASK_QUEUES)
 
 
 def nearest(name: str, among: Iterable[str]) -> str:

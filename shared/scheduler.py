@@ -90,10 +90,10 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc] # redbeat ships no type
         if not due:
             return wait
         self.lock.extend(int(self.lock_timeout))  # entries before this one may have taken long
-        logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
         entry.options = {"task_id": entry.task_id}
         try:
             with _undisturbed():
+                logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
                 self.apply_async(entry, advance=False)
                 entry.advance()
         except SchedulingError as error:

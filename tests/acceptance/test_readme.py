@@ -16,8 +16,12 @@ BLOCKS = [
 ]
 FIRST = ["uv run workers demo", "uv run pytest"]
 CHECK = "uv run workers check"
-# Run by tests/acceptance/test_life_cycle.py and test_storm.py.
-ELSEWHERE = ["uv run workers check --orphans ORGANIZATION WORKFLOW", "uv run workers storm --minutes 1 --seed 7"]
+# Run by tests/acceptance/test_life_cycle.py, test_storm.py and test_beat.py.
+ELSEWHERE = [
+    "uv run workers check --orphans ORGANIZATION WORKFLOW",
+    "uv run workers storm --minutes 1 --seed 7",
+    "uv run workers schedule list",
+]
 # The workers of `uv run` start the same way without it; with it, the environment would be made again each time.
 UV_RUN = "uv run "
 
@@ -27,7 +31,7 @@ def own(name: str) -> str:
 
 
 def worker_commands() -> list[tuple[str, str]]:
-    """(folder, command) of every command that runs a worker."""
+    """(folder, command) of every command that runs a worker, or beat."""
     found, folder = [], "."
     for line in (line for block in BLOCKS for line in block):
         if line.startswith("cd "):

@@ -167,6 +167,11 @@ def test_what_cannot_be_is_refused_with_what_can(app: Celery, say: Say, argument
     assert set(entries(app)) == {entry.name for entry in ENTRIES}
 
 
+def test_before_beat_has_started_there_is_nothing(say: Say) -> None:
+    assert "nothing is there before beat has started once" in say("enable", "process-log-history")
+    assert len(say("list").splitlines()) == 1
+
+
 def test_an_entry_that_is_gone_is_said_to_be(app: Celery) -> None:
     with pytest.raises(KeyError, match="workers:beat:none"):
         StoredEntry.from_key("workers:beat:none", app)

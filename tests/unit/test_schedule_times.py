@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from config.beat_schedule import ENTRIES
-from config.queue_routing import TASK_QUEUES
 from shared.config import BaseSettings
-from shared.schedule_store import ScheduleError, StoredEntry, times
+from shared.schedule_store import ScheduleError, StoredEntry, routed, times
 from shared.scheduler import ScheduleApp
 
 AUTUMN = datetime(2026, 10, 24, 22, tzinfo=UTC)  # midnight in Berlin; at 1:00 UTC it is 2 o'clock again
@@ -30,7 +29,7 @@ def runs(made: StoredEntry, hours: float) -> list[str]:
 
 
 def test_every_row_of_the_file_has_a_route_a_schedule_and_a_name_of_its_own() -> None:
-    assert {row.task for row in ENTRIES} <= TASK_QUEUES.keys()
+    assert {row.task for row in ENTRIES} <= set(routed())
     assert all(times(row.schedule) for row in ENTRIES)
     assert len({row.name for row in ENTRIES}) == len(ENTRIES)
 

@@ -41,6 +41,7 @@ def publisher_settings(settings: BaseSettings) -> dict[str, Any]:
         **_connections(settings),
         "task_routes": task_routes(),
         "task_create_missing_queue_type": _queue_type(settings),
+        "task_default_queue_type": _queue_type(settings),  # it has no queues, so Celery makes one: `celery`
     }
 
 

@@ -34,6 +34,16 @@ def test_every_row_of_the_file_has_a_route_a_schedule_and_a_name_of_its_own() ->
     assert len({row.name for row in ENTRIES}) == len(ENTRIES)
 
 
+@pytest.mark.parametrize(("queue_type", "arguments"), [("classic", None), ("quorum", {"x-queue-type": "quorum"})])
+def test_queues_are_declared_as_the_workers_declare_them(queue_type: str, arguments: dict[str, str] | None) -> None:
+    said = {"CELERY_BROKER_URL": "amqp://broker.invalid//", "CACHE_REDIS_HOST": "state.invalid"}
+    app = ScheduleApp(BaseSettings.load(said | {"CELERY_QUEUE_TYPE": queue_type}))
+    for task in routed():
+        queue = app.amqp.router.route({}, task)["queue"]
+        assert (queue.exchange.name, queue.exchange.type, queue.routing_key) == (queue.name, "direct", queue.name)
+        assert (queue.durable, queue.queue_arguments) == (True, arguments)
+
+
 def test_a_crontab_is_read_by_the_schedule_s_clock() -> None:
     noon = datetime(2026, 7, 1, 10, tzinfo=UTC)
     assert entry("0 13 * * *", noon).due_at == datetime(2026, 7, 1, 11, tzinfo=UTC)

@@ -250,7 +250,7 @@ def test_the_process_has_no_task_in_it(tmp_path: Path) -> None:
 
 
 def test_the_schedule_s_tasks_do_their_work_and_an_operator_s_checks_see_them(
-    start_fleet: Callable[..., Fleet], rabbitmq_url: str, tmp_path: Path
+    rabbitmq_url: str, start_fleet: Callable[..., Fleet], tmp_path: Path
 ) -> None:
     stack, driver = start_fleet("general", broker_url=rabbitmq_url)
     said = {"organization": "org", "workflow_type": "ETL", "name": "nightly", "source_folder": str(tmp_path)}

@@ -37,9 +37,6 @@ def sweep(call: Call) -> None:
             lease.check()
             with fresh_context(task="reaper", execution_id=execution_id):
                 _look_after(call, execution_id)
-        freed = call.state.reservations.release_expired()
-        if freed:
-            log.info("reservations_released", files=freed)
     finally:
         call.claims.release(lease)
 

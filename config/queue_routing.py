@@ -76,6 +76,8 @@ ROUTES: tuple[Route, ...] = (
     Route("workflow_manager.workflow_v2.file_execution_tasks.process_batch_callback", "file_processing_callback"),
     # Ours alone: what became of a webhook, where the backend could not be told at once.
     Route("workers.mark_notifications", "notifications"),
+    # Ours alone: what the schedule sends, and no publisher of the platform's.
+    Route("workers.release_expired_reservations", "celery"),
 )
 
 

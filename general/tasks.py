@@ -69,13 +69,22 @@ def leave_to_the_next(_call: Call, error: Exception, /, *_args: Any, **_kwargs: 
     log.warning("periodic_task_left_to_the_next", reason=str(error))
 
 
-@task("process_log_history", finalizer=leave_to_the_next, patience=0)
+@task("process_log_history", finalizer=leave_to_the_next, patience=0, work=_by_message)
 def process_log_history(call: Call, /, **_kwargs: Any) -> dict[str, Any]:
     """Have the waiting log records of every organization moved to the backend's database."""
     return call.app.resources.client.process_log_history(call.deadline).model_dump()
 
 
-@task("process_notification_buffer", finalizer=leave_to_the_next, patience=0)
+@task("process_notification_buffer", finalizer=leave_to_the_next, patience=0, work=_by_message)
 def process_notification_buffer(call: Call, /, **_kwargs: Any) -> dict[str, Any]:
     """Have all events sent that are due, of every organization."""
     return call.app.resources.client.dispatch_notifications(call.deadline).model_dump()
+
+
+@task("workers.release_expired_reservations", finalizer=leave_to_the_next, patience=0, work=_by_message)
+def release_expired_reservations(call: Call, /, **_kwargs: Any) -> dict[str, Any]:
+    """Give back the files that no execution may hold any more, of every workflow."""
+    freed = call.state.reservations.release_expired()
+    if freed:
+        log.info("reservations_released", files=freed)
+    return {"files": freed}

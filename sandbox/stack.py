@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _ROOT = Path(__file__).resolve().parent.parent
-_READY = '"worker_ready"'
+_READY = ('"worker_ready"', "beat: Starting...")
 _LOOK_SECONDS = 0.05
 _STOP_SECONDS = 30.0
 FOUR = ("api_deployment", "general", "file_processing", "callback")
@@ -180,6 +180,10 @@ class Stack:
         for profile in profiles:
             self.start(profile, [sys.executable, "-P", "-m", "shared", profile], self.environment(**settings))
 
+    def start_beat(self, name: str = "beat", **settings: str) -> Part:
+        """Start a scheduler. It is ready when it waits for its lock, which another may have."""
+        return self.start(name, [sys.executable, "-P", "-m", "shared.beat"], self.environment(**settings))
+
     def wait_until_ready(self, seconds: float = 60) -> None:
         """Wait until the backend listens and every worker consumes.
 
@@ -205,7 +209,7 @@ class Stack:
             return listens("127.0.0.1", self._ports[part.name])
         if part.name == "backend":
             return (self.folder / "backend.ready").exists()
-        return _READY in part.said()
+        return any(line in part.said() for line in _READY)
 
     def check(self) -> None:
         """Raise StackError if a part has ended."""

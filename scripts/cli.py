@@ -2,10 +2,12 @@
 
 import click
 
+from scripts.commands.beat import beat
 from scripts.commands.check import check
 from scripts.commands.demo import demo
 from scripts.commands.routing import routing
 from scripts.commands.run import run
+from scripts.commands.schedule import schedule
 from scripts.commands.storm import storm
 
 
@@ -16,6 +18,8 @@ def main() -> None:
 
 
 main.add_command(run)
+main.add_command(beat)
+main.add_command(schedule)
 main.add_command(check)
 main.add_command(routing)
 main.add_command(demo)

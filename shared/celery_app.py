@@ -13,7 +13,7 @@ from celery.exceptions import DuplicateTaskNameWarning
 
 from config.workers import Profile, UnknownProfileError, profile_named
 from shared import lifecycle, timers
-from shared.celery_settings import PUBLISHING_CONNECT_SECONDS, celery_settings, pool_settings, publishing_options
+from shared.celery_settings import celery_settings, pool_settings, publishing_options
 from shared.config import Settings
 from shared.call import WorkerApp
 from shared.overrides import load
@@ -27,9 +27,7 @@ class _App(WorkerApp):
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
         """Celery's own, but a publish never hangs on it."""
-        bounded = publishing_options(self.resources.settings)
-        named = {"connect_timeout": PUBLISHING_CONNECT_SECONDS, "transport_options": bounded}
-        return super().connection_for_write(url, **named | options)
+        return super().connection_for_write(url, **publishing_options(self.resources.settings) | options)
 
     def __reduce__(self) -> tuple[Callable[[str], WorkerApp], tuple[str]]:
         """A spawned child of a prefork pool builds its own, from the same environment."""

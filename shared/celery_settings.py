@@ -9,7 +9,7 @@ from kombu.entity import Exchange, Queue
 
 from config.queue_routing import task_routes
 from config.workers import Pool, Profile
-from shared.config import Settings
+from shared.config import BaseSettings, Settings
 
 
 def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
@@ -34,6 +34,17 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
     }
 
 
+def publisher_settings(settings: BaseSettings) -> dict[str, Any]:
+    """The configuration of a process that sends tasks by name and runs none: it declares queues as the workers do."""
+    return {
+        **_messages(),
+        **_connections(settings),
+        "task_routes": task_routes(),
+        "task_create_missing_queue_type": _queue_type(settings),
+        "task_default_queue_type": _queue_type(settings),  # it has no queues, so Celery makes one: `celery`
+    }
+
+
 def platform_queue(name: str, queue_type: str) -> Queue:
     """Durable, a direct exchange of the same name: as every publisher declares it, or the other side fails with 406.
 
@@ -51,7 +62,7 @@ def _queues(profile: Profile, settings: Settings) -> dict[str, Any]:
     Celery sees the type, and sets the prefetch per consumer: quorum queues have no global one.
     https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html#using-quorum-queues
     """
-    queue_type = "classic" if _on_redis(settings) else settings.queue_type
+    queue_type = _queue_type(settings)
     return {
         "task_queues": [platform_queue(name, queue_type) for name in profile.queues],
         "task_create_missing_queue_type": queue_type,
@@ -79,7 +90,11 @@ def pool_settings(pool: Pool) -> dict[str, Any]:
     }
 
 
-def _on_redis(settings: Settings) -> bool:
+def _queue_type(settings: BaseSettings) -> str:
+    return "classic" if _on_redis(settings) else settings.queue_type
+
+
+def _on_redis(settings: BaseSettings) -> bool:
     return settings.broker_url.reveal().startswith("redis")
 
 
@@ -111,7 +126,7 @@ def _delivery() -> dict[str, Any]:
     }
 
 
-def _connections(settings: Settings) -> dict[str, Any]:
+def _connections(settings: BaseSettings) -> dict[str, Any]:
     return {
         "broker_url": settings.broker_url.reveal(),
         # An address that swallows packets is given up before anybody takes the worker for hung.
@@ -140,19 +155,21 @@ def _connections(settings: Settings) -> dict[str, Any]:
     }
 
 
-def publishing_options(settings: Settings) -> dict[str, Any]:
-    """What a connection that publishes has besides: no wait is longer than this, so that a publish ends within 10 s.
+# Two sends and up to three connects.
+PUBLISHING_SECONDS = 10
 
-    Two sends and up to three connects. A connection that consumes may wait longer: silence is normal there.
+
+def publishing_options(settings: BaseSettings) -> dict[str, Any]:
+    """What a connection that publishes is made with: no wait is longer than this, so that a publish ends within 10 s.
+
+    A connection that consumes may wait longer: silence is normal there.
     """
-    bounded = {"socket_connect_timeout": 2, "socket_timeout": 3}
-    return bounded if _on_redis(settings) else {"read_timeout": 3, "write_timeout": 3}
+    redis = {"socket_connect_timeout": 2, "socket_timeout": 3}
+    rabbitmq = {"read_timeout": 3, "write_timeout": 3}
+    return {"connect_timeout": 2, "transport_options": redis if _on_redis(settings) else rabbitmq}
 
 
-PUBLISHING_CONNECT_SECONDS = 2
-
-
-def _redis_options(settings: Settings) -> dict[str, Any]:
+def _redis_options(settings: BaseSettings) -> dict[str, Any]:
     # https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/redis.html#visibility-timeout
     return {
         "visibility_timeout": settings.visibility,

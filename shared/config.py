@@ -7,7 +7,7 @@ import math
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from shared.variables import (
     Network,
@@ -26,6 +26,7 @@ from shared.variables import (
     read,
     signing_key,
     text,
+    time_zone,
     var,
 )
 
@@ -34,8 +35,10 @@ _SHORTEST_KEY = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """The whole configuration. Each field names its variable, its default and what it is."""
+class BaseSettings:
+    """What every process of ours needs, and all that the scheduler does. Each field names its variable, its default and
+    what it is.
+    """
 
     environment: str = var(
         "ENVIRONMENT",
@@ -49,6 +52,72 @@ class Settings:
         "the least severe lines that are logged",
         "INFO",
     )
+    broker_url: Secret = var("CELERY_BROKER_URL", broker_address, "the message broker, RabbitMQ or Redis")
+    queue_type: str = var(
+        "CELERY_QUEUE_TYPE",
+        one_of("classic", "quorum"),
+        "how queues are declared on RabbitMQ; quorum only where every publisher agrees",
+        "classic",
+    )
+    visibility: int = var(
+        "BROKER_VISIBILITY_TIMEOUT",
+        integer(5, 43_200),
+        "seconds after which a Redis broker gives a held message to another worker",
+        "600",
+    )
+    redis_host: str = var("CACHE_REDIS_HOST", host, "the state store, which the backend reads API results from")
+    redis_port: int = var("CACHE_REDIS_PORT", integer(1, 65535), "its port", "6379")
+    redis_db: int = var("CACHE_REDIS_DB", integer(0, 1_000_000), "its database", "0")
+    redis_username: str = var("CACHE_REDIS_USERNAME", text, "its user", "", optional=True)
+    redis_password: Secret = var("CACHE_REDIS_PASSWORD", Secret, "its password", "", optional=True)
+    redis_sentinels: tuple[tuple[str, int], ...] = var(
+        "CACHE_REDIS_SENTINELS",
+        addresses,
+        "host:port of the sentinels that know where it is now, if there are any",
+        "",
+        optional=True,
+    )
+    redis_sentinel_master: str = var("CACHE_REDIS_SENTINEL_MASTER", text, "its name among them", "mymaster")
+    lease: float = var(
+        "LEASE_SECONDS",
+        number(1, 300),
+        "seconds after which the work of a process that died is taken over; leases are renewed thrice in that time",
+        "15",
+    )
+    schedule_timezone: str = var(
+        "SCHEDULE_TIMEZONE", time_zone, "whose clock the crontabs of the schedule are read by", "UTC"
+    )
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Settings from the environment, or from the mapping given.
+
+        A secret may stand in a file: `NAME_FILE` holds its path. Values are stripped; an empty one counts as unset.
+
+        Raises:
+            SettingsError: one line for every variable that is missing or wrong, with what was expected.
+        """
+        values: dict[str, Any] = {}
+        mistakes: list[str] = []
+        for spec in fields(cls):
+            try:
+                values[spec.name] = read(spec.metadata, environ)
+            except SettingsError as mistake:
+                mistakes.append(str(mistake))
+        mistakes += _contradictions(values)
+        if mistakes:
+            raise SettingsError("\n".join(mistakes))
+        return cls(**values)
+
+    def describe(self) -> dict[str, str]:
+        """Every variable with its effective value, secrets masked."""
+        return {spec.metadata["name"]: str(getattr(self, spec.name)) for spec in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(BaseSettings):
+    """The whole configuration of a worker."""
+
     log_format: str = var(
         "LOG_FORMAT", one_of("auto", "json", "console"), "auto is console on a terminal, else json", "auto"
     )
@@ -124,19 +193,6 @@ class Settings:
         "seconds open before the probe, give or take a tenth",
         "60",
     )
-    broker_url: Secret = var("CELERY_BROKER_URL", broker_address, "the message broker, RabbitMQ or Redis")
-    queue_type: str = var(
-        "CELERY_QUEUE_TYPE",
-        one_of("classic", "quorum"),
-        "how queues are declared on RabbitMQ; quorum only where every publisher agrees",
-        "classic",
-    )
-    visibility: int = var(
-        "BROKER_VISIBILITY_TIMEOUT",
-        integer(5, 43_200),
-        "seconds after which a Redis broker gives a held message to another worker",
-        "600",
-    )
     consumer_timeout: int = var(
         "BROKER_CONSUMER_TIMEOUT",
         integer(10, 86_400),
@@ -149,25 +205,6 @@ class Settings:
         number(0.5, 50),
         "seconds after SIGTERM in which the process ends, be it with force",
         "10",
-    )
-    redis_host: str = var("CACHE_REDIS_HOST", host, "the state store, which the backend reads API results from")
-    redis_port: int = var("CACHE_REDIS_PORT", integer(1, 65535), "its port", "6379")
-    redis_db: int = var("CACHE_REDIS_DB", integer(0, 1_000_000), "its database", "0")
-    redis_username: str = var("CACHE_REDIS_USERNAME", text, "its user", "", optional=True)
-    redis_password: Secret = var("CACHE_REDIS_PASSWORD", Secret, "its password", "", optional=True)
-    redis_sentinels: tuple[tuple[str, int], ...] = var(
-        "CACHE_REDIS_SENTINELS",
-        addresses,
-        "host:port of the sentinels that know where it is now, if there are any",
-        "",
-        optional=True,
-    )
-    redis_sentinel_master: str = var("CACHE_REDIS_SENTINEL_MASTER", text, "its name among them", "mymaster")
-    lease: float = var(
-        "LEASE_SECONDS",
-        number(1, 300),
-        "seconds after which the work of a process that died is taken over; leases are renewed thrice in that time",
-        "15",
     )
     most_deliveries: int = var(
         "MAX_DELIVERIES",
@@ -223,31 +260,6 @@ class Settings:
         "seconds an execution may take; its state is kept an hour longer",
         "14400",
     )
-
-    @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Settings from the environment, or from the mapping given.
-
-        A secret may stand in a file: `NAME_FILE` holds its path. Values are stripped; an empty one counts as unset.
-
-        Raises:
-            SettingsError: one line for every variable that is missing or wrong, with what was expected.
-        """
-        values: dict[str, Any] = {}
-        mistakes: list[str] = []
-        for spec in fields(cls):
-            try:
-                values[spec.name] = read(spec.metadata, environ)
-            except SettingsError as mistake:
-                mistakes.append(str(mistake))
-        mistakes += _contradictions(values)
-        if mistakes:
-            raise SettingsError("\n".join(mistakes))
-        return cls(**values)
-
-    def describe(self) -> dict[str, str]:
-        """Every variable with its effective value, secrets masked."""
-        return {spec.metadata["name"]: str(getattr(self, spec.name)) for spec in fields(self)}
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:

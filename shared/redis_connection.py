@@ -7,21 +7,21 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from shared.config import Settings
+from shared.config import BaseSettings
 
 _WAIT_SECONDS = 5
 # A failover takes sentinels a few seconds more than they wait for the old primary; three tries bridge its last second.
 _TRIES_AGAIN = 2
 
 
-def broker_client(settings: Settings) -> redis.Redis:
+def broker_client(settings: BaseSettings) -> redis.Redis:
     """A client of a Redis broker, to look at it; messages go through Celery."""
     bounded = {"socket_connect_timeout": _WAIT_SECONDS, "socket_timeout": _WAIT_SECONDS}
     client: redis.Redis = redis.Redis.from_url(settings.broker_url.reveal(), decode_responses=True, **bounded)
     return client
 
 
-def redis_client(settings: Settings) -> redis.Redis:
+def redis_client(settings: BaseSettings) -> redis.Redis:
     """A client of the state store (`CACHE_REDIS_*`), with a pool of its own. No connection is made.
 
     With CACHE_REDIS_SENTINELS each new connection asks them where the primary is now, and one that finds itself at a

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import click
 
+from config.beat_schedule import ENTRIES
 from config.queue_routing import DEAD_LETTERS, QUEUES, ROUTES
 from config.verification import Registered, Tables, problems, problems_of
 from config.workers import LAYOUTS, PROFILES, WORKERS, Profile, UnknownProfileError, profile_named
@@ -80,7 +81,7 @@ def verify(context: click.Context, profiles: str | None, broker: str | None, que
     except UnknownProfileError as error:
         raise click.BadParameter(str(error), param_hint="--profiles") from None
     tasks = registered(PROFILES["all"].task_modules)
-    found = list(dict.fromkeys(problems(tasks, layouts, Tables(), {})))
+    found = list(dict.fromkeys(problems(tasks, layouts, Tables(), {entry.name: entry.task for entry in ENTRIES})))
     if broker is not None:
         deployed = layouts[profiles] if profiles else PROFILES["all"].workers
         queues = {queue for part in deployed for queue in part.queues}

@@ -14,6 +14,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
+from zoneinfo import ZoneInfo
 
 _LONGEST_ADDRESS = 2_000
 
@@ -163,6 +164,15 @@ def addresses(raw: str) -> tuple[tuple[str, int], ...]:
 def networks(raw: str) -> tuple[Network, ...]:
     """a list of networks with commas between them, such as 10.1.0.0/16, fd00::/8"""
     return tuple(ipaddress.ip_network(item.strip()) for item in raw.split(",") if item.strip())
+
+
+def time_zone(raw: str) -> str:
+    """the name of a time zone, such as UTC or Europe/Berlin"""
+    try:
+        ZoneInfo(raw)
+    except (KeyError, OSError) as error:
+        raise ValueError(raw) from error
+    return raw
 
 
 def signing_key(raw: str) -> Secret:

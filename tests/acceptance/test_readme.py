@@ -16,12 +16,13 @@ BLOCKS = [
 ]
 FIRST = ["uv run workers demo", "uv run pytest"]
 CHECK = "uv run workers check"
-# Run by tests/acceptance/test_life_cycle.py, test_routing.py and test_storm.py.
+# Run by tests/acceptance/test_life_cycle.py, test_routing.py, test_beat.py and test_storm.py.
 ELSEWHERE = [
     "uv run workers check --orphans ORGANIZATION WORKFLOW",
     "uv run workers routing show",
     "uv run workers routing verify --profiles fast,slow",
     "uv run workers routing verify --broker amqp://workers:secret@rabbitmq:5672//",
+    "uv run workers schedule list",
     "uv run workers storm --minutes 1 --seed 7",
 ]
 # The workers of `uv run` start the same way without it; with it, the environment would be made again each time.
@@ -33,7 +34,7 @@ def own(name: str) -> str:
 
 
 def worker_commands() -> list[tuple[str, str]]:
-    """(folder, command) of every command that runs a worker."""
+    """(folder, command) of every command that runs a worker, or beat."""
     found, folder = [], "."
     for line in (line for block in BLOCKS for line in block):
         if line.startswith("cd "):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,8 @@ def test_the_command_line_imports_no_worker() -> None:
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     for unwanted in ("celery", "httpx", "pydantic", "django", "shared", "sandbox"):
         assert f"'{unwanted}'" not in ran.stdout
+
+
+def test_the_scheduler_is_installed_with_the_versions_that_workers_have() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert set(project["dependency-groups"]["beat"]) < set(project["project"]["dependencies"])

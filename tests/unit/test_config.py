@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from shared.config import Settings
+from shared.config import BaseSettings, Settings
 from shared.variables import Secret, SettingsError
 from tests.fakes import ENVIRONMENT, settings
 
@@ -44,6 +44,7 @@ OTHER = {
     "BROKER_VISIBILITY_TIMEOUT": "300",
     "BROKER_CONSUMER_TIMEOUT": "900",
     "DRAIN_SECONDS": "20",
+    "SCHEDULE_TIMEZONE": "Europe/Berlin",
     "CACHE_REDIS_SENTINELS": "one.invalid:26379, two.invalid:26380",
     "CACHE_REDIS_SENTINEL_MASTER": "primary",
     "LEASE_SECONDS": "30",
@@ -106,15 +107,15 @@ def test_all_mistakes_come_together_each_with_its_variable() -> None:
     lines = str(caught.value).splitlines()
     assert [line.split()[0] for line in lines] == [
         "LOG_LEVEL",
-        "INTERNAL_API_BASE_URL",
-        "INTERNAL_SERVICE_API_KEY",
-        "INTERNAL_API_TIMEOUT",
         "CELERY_BROKER_URL",
         "CACHE_REDIS_HOST",
         "CACHE_REDIS_PORT",
+        "INTERNAL_API_BASE_URL",
+        "INTERNAL_SERVICE_API_KEY",
+        "INTERNAL_API_TIMEOUT",
     ]
     assert "one of DEBUG, INFO, WARNING, ERROR; 'loud' is not" in lines[0]
-    assert "a whole number from 1 to 65535; '70000' is not" in lines[-1]
+    assert "a whole number from 1 to 65535; '70000' is not" in lines[3]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,9 @@ def test_all_mistakes_come_together_each_with_its_variable() -> None:
         ("CACHE_REDIS_HOST", "redis://redis"),
         ("CELERY_BROKER_URL", '"redis://host/0"'),
         ("INTERNAL_API_BASE_URL", '"http://backend/internal"'),
+        ("SCHEDULE_TIMEZONE", "Europe/Atlantis"),
+        ("SCHEDULE_TIMEZONE", "Europe"),
+        ("SCHEDULE_TIMEZONE", "../UTC"),
     ],
 )
 def test_wrong_values_are_refused_by_name(name: str, value: str) -> None:
@@ -166,6 +170,14 @@ def test_a_weak_key_stops_a_production_start(key: str) -> None:
         settings(ENVIRONMENT="production", INTERNAL_SERVICE_API_KEY=key)
     assert key not in str(caught.value)
     assert settings(ENVIRONMENT="development", INTERNAL_SERVICE_API_KEY=key).backend_key.reveal() == key
+
+
+def test_the_scheduler_needs_broker_and_store_alone() -> None:
+    needed = {"CELERY_BROKER_URL": "amqp://broker.invalid//", "CACHE_REDIS_HOST": "state.invalid"}
+    assert BaseSettings.load(needed).schedule_timezone == "UTC"
+    with pytest.raises(SettingsError) as caught:
+        BaseSettings.load({"SCHEDULE_TIMEZONE": "Mars"})
+    assert [line.split()[0] for line in str(caught.value).splitlines()] == [*needed, "SCHEDULE_TIMEZONE"]
 
 
 def test_production_is_what_counts_when_nobody_says() -> None:

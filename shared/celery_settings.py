@@ -23,8 +23,8 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
         **_pool(profile.pool),
         # A connection to publish for each slot, or one that waits for a silent broker holds up the others.
         "broker_pool_limit": max(10, profile.pool.slots),
-        # Keeps what it cannot take, instead of logging it whole and dropping it.
-        "worker_consumer": "shared.dead_letters:KeepingConsumer",
+        # Keeps what it cannot take, instead of dropping it, and leaves slots to what is urgent.
+        "worker_consumer": "shared.priorities:PriorityConsumer",
         # A log handler of ours is there already: shared.logging_utils.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,

@@ -1,13 +1,18 @@
 """Low queues that hold more than their process can do at once: what is urgent starts within a second all the same."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sandbox.stack import wait_for
+from sandbox.driver import Driver
+from sandbox.stack import Stack, wait_for
 from tests.acceptance.probes import Event, Probes, probes
+from tests.acceptance.test_executions import documents, events
 from tests.proxy import Proxy, proxied
 
 pytestmark = pytest.mark.timeout(120)
@@ -76,3 +81,75 @@ def test_an_urgent_task_starts_within_a_second_whatever_low_queues_hold(
         assert max(start_of_urgent_task(world) for _ in range(3)) < 1
         wait_for(lambda: queues.keys() <= {event.task_id for event in world.events("ended")}, 40, "all of them")
         assert most_at_once(world.events(), queues) == dict.fromkeys(LOW, MOST)
+
+
+FILES, FILE_SECONDS = 500, 10.0
+
+
+@contextmanager
+def flooded(url: str | None, folder: Path, *profiles: str) -> Iterator[tuple[Stack, Driver]]:
+    """Half of the files in each low queue, as many of them at work as there are slots for."""
+    with Stack(url) as stack:
+        stack.start_redis()
+        stack.start_backend(SANDBOX_TOOL_WORKERS="64", SANDBOX_TOOL_QUEUE=str(FILES), SANDBOX_THREADS="64")
+        stack.start_workers(*profiles)
+        stack.wait_until_ready()
+        with Driver(stack) as driver:
+            driver.control("PUT", "switches", {"tool": "echo", "tool_seconds": FILE_SECONDS})
+            sent = documents(folder, FILES // 2)
+            flood = {"name": "flood", "source_folder": str(folder), "destination_table": "flood"}
+            wanted = {"organization": "flood", "workflow_type": "ETL", "max_parallel_file_batches": 100, **flood}
+            driver.start_pipeline(driver.control("POST", "setup/", wanted))
+            driver.post(driver.deploy("flood", batches=100), sent)
+            wait_for(lambda: begun(driver) >= slots_for_files(profiles), 60, "a flood")
+            yield stack, driver
+
+
+def slots_for_files(profiles: Sequence[str]) -> int:
+    """Files at once: the low limit of the one process, or the processes of the other."""
+    return 32 if "all" in profiles else 2
+
+
+def begun(driver: Driver) -> int:
+    """Files that the tools were asked for."""
+    return int(driver.control("GET", "stats")["tool_runs"]["total"])
+
+
+def starts(stack: Stack, driver: Driver, folder: Path, *profiles: str) -> dict[str, list[float]]:
+    """Seconds from what a user does to the start of the task for it, in turn, until other files have all the slots."""
+    small = driver.deploy("small", batches=1)
+    document = documents(folder, 1)
+    hook = {"url": f"{stack.backend_url}/sandbox/hooks/urgent/", "payload": {"text": "urgent"}}
+    kinds: dict[str, Callable[[], Any]] = {
+        "async_execute_bin": lambda: driver.post(small, document),
+        "send_webhook_notification": lambda: driver.internal("POST", "v1/webhook/send/", small.organization_id, hook),
+    }
+
+    def ended(task: str) -> list[dict[str, Any]]:
+        return [end for end in events(stack, profiles[0], "task_ended") if end["task"].startswith(task)]
+
+    found: dict[str, list[float]] = {task: [] for task in kinds}
+    while begun(driver) < 2 * slots_for_files(profiles):
+        for task, act in kinds.items():
+            before, at = len(ended(task)), time.time()
+            act()
+            wait_for(lambda task=task, before=before: len(ended(task)) > before, 60, task)  # type: ignore[misc]
+            last = ended(task)[-1]
+            found[task].append(datetime.fromisoformat(last["timestamp"]).timestamp() - last["seconds"] - at)
+    return found
+
+
+@matrix
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+@pytest.mark.parametrize("profiles", [("fast", "slow"), ("all",)], ids="-".join)
+def test_five_hundred_files_of_ten_seconds_hold_up_nobody(
+    request: pytest.FixtureRequest, tmp_path: Path, broker: str, profiles: tuple[str, ...]
+) -> None:
+    """The start of an API deployment's execution, and of a webhook."""
+    url = request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
+    for name in ("flood", "small"):
+        (tmp_path / name).mkdir()
+    with flooded(url, tmp_path / "flood", *profiles) as (stack, driver):
+        found = starts(stack, driver, tmp_path / "small", *profiles)
+        assert max(max(seconds) for seconds in found.values()) < 1, found

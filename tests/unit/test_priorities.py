@@ -68,6 +68,13 @@ def test_what_is_acknowledged_is_no_longer_in_hand() -> None:
     assert not in_hand.full("low")
 
 
+def test_what_has_ended_is_forgotten_though_nobody_counts() -> None:
+    in_hand = InHand({"low": 2})
+    for _ in range(1_000):
+        in_hand.take(Request("low", acknowledged=True))
+    assert len(in_hand._taken["low"]) == 1
+
+
 def test_a_lost_broker_takes_back_what_has_not_begun_and_nothing_else() -> None:
     in_hand = InHand({"low": 2})
     begun = Request("low", time_start=1.0)

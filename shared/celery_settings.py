@@ -24,9 +24,9 @@ def celery_settings(profile: Profile, settings: Settings) -> dict[str, Any]:
         # A connection to publish for each slot, or one that waits for a silent broker holds up the others.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#broker-pool-limit
         "broker_pool_limit": max(10, profile.pool.slots),
-        # Keeps what it cannot take, instead of logging it whole and dropping it.
+        # Keeps what it cannot take, instead of dropping it, and leaves slots to what is urgent.
         # https://docs.celeryq.dev/en/stable/userguide/extending.html#consumer
-        "worker_consumer": "shared.dead_letters:KeepingConsumer",
+        "worker_consumer": "shared.priorities:PriorityConsumer",
         # A log handler of ours is there already: shared.logging_utils.
         # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-hijack-root-logger
         "worker_hijack_root_logger": False,

@@ -1,5 +1,6 @@
 """A worker with tasks for tests, in the production application: `python probe.py [celery worker options]`.
 
+PROBE_PROFILE says which of the two profiles: the second has low queues besides, or of the class that PROBE_LOW says.
 Its tasks tell Redis (`CACHE_REDIS_*`) what they do, in lists that tests read.
 """
 
@@ -21,6 +22,7 @@ from shared.task import task
 
 QUEUE = "probe"
 OTHER = "probe_other"
+LOW = ("probe_low", "probe_low_too")
 LIST = "probe:events"
 
 
@@ -93,18 +95,28 @@ def send(call: Call, queue: str, count: int = 1) -> str:
     return "done"
 
 
-WORKER = replace(workers.WORKERS["general"], name="probe", tasks="probe_tasks", queues=(QUEUE, OTHER))
-PROFILE = Profile("probe", (WORKER,), WORKER.queues, Pool(concurrency=2), 1)
+# As many slots for what is urgent, beside those for files, as the registry gives all that are not files.
+WORKER = replace(
+    workers.WORKERS["general"], name="probe", tasks="probe_tasks", queues=(QUEUE, OTHER), pool=Pool(concurrency=32)
+)
+FILES = replace(workers.WORKERS["file_processing"], name="files", tasks="probe_files", queues=LOW)
+PROFILES = (
+    Profile("probe", (WORKER,), WORKER.queues, Pool(concurrency=2), 1),
+    Profile("probe_all", (WORKER, FILES), (*LOW, *WORKER.queues), Pool(concurrency=6), 1),
+)
 
 
 def install() -> None:
-    """Put the profile where the application looks for it."""
+    """Put the profiles where the application looks for them."""
     module = ModuleType("probe_tasks")
     vars(module).update({name: value for name, value in globals().items() if name in _TASKS})
     sys.modules["probe_tasks"] = module
-    workers.PROFILES = {**workers.PROFILES, "probe": PROFILE}
-    queue_routing.QUEUES = {**queue_routing.QUEUES, QUEUE: Priority.DEFAULT, OTHER: Priority.DEFAULT}
-    queue_routing.ROUTES = (*queue_routing.ROUTES, Route("probe.*", QUEUE, (OTHER,)))
+    sys.modules["probe_files"] = ModuleType("probe_files")
+    workers.PROFILES = {**workers.PROFILES, **{profile.name: profile for profile in PROFILES}}
+    low = Priority(os.environ.get("PROBE_LOW", "low"))
+    classes = dict.fromkeys((QUEUE, OTHER), Priority.DEFAULT) | dict.fromkeys(LOW, low)
+    queue_routing.QUEUES = {**queue_routing.QUEUES, **classes}
+    queue_routing.ROUTES = (*queue_routing.ROUTES, Route("probe.*", QUEUE, (OTHER, *LOW)))
 
 
 _TASKS = ("work", "wedge", "retry", "flaky", "sockets", "send")
@@ -112,4 +124,4 @@ _TASKS = ("work", "wedge", "retry", "flaky", "sockets", "send")
 install()  # in spawned children too, which import this as `__mp_main__`
 
 if __name__ == "__main__":
-    celery_app.run(celery_app.worker_app("probe"), sys.argv[1:])
+    celery_app.run(celery_app.worker_app(os.environ.get("PROBE_PROFILE", "probe")), sys.argv[1:])

@@ -17,7 +17,7 @@ from kombu.entity import Exchange, Queue
 
 from sandbox.stack import Part, Stack, wait_for
 
-QUEUES = ("probe", "probe_other")
+QUEUES = ("probe", "probe_other", "probe_low", "probe_low_too")
 _PROBE = str(Path(__file__).with_name("probe.py"))
 
 
@@ -71,11 +71,16 @@ class Probes:
 
     def send(self, task: str, *args: Any, queue: str = "probe") -> str:
         """Send a task as another program would; its id."""
+        return self.send_many(1, task, *args, queue=queue)[0]
+
+    def send_many(self, count: int, task: str, *args: Any, queue: str = "probe") -> list[str]:
+        """Send a task that often; their ids."""
         with Celery(broker=self.stack.broker_url, fixups=[], set_as_current=False) as publisher:
             publisher.conf.task_create_missing_queue_type = self.settings.get("CELERY_QUEUE_TYPE", "classic")
-            task_id = str(uuid4())
-            publisher.send_task(task, args=args, task_id=task_id, queue=queue, ignore_result=True)
-        return task_id
+            sent = [str(uuid4()) for _ in range(count)]
+            for task_id in sent:
+                publisher.send_task(task, args=args, task_id=task_id, queue=queue, ignore_result=True)
+        return sent
 
     def ready(self, queue: str = "probe") -> int:
         """How many messages wait in a queue."""

@@ -22,7 +22,7 @@ from shared.logging_utils import get_logger
 log = get_logger(__name__)
 
 # How long Redis is asked for what it has not: kombu's own second, in which a low queue that has room again would not be
-# asked for. So less while one is left out: tasks of 0.1 s lose a twelfth of their rate by that, not nine tenths.
+# asked for. So less while one is left out: tasks of 0.1 s lose a tenth of their rate by that, not nine tenths.
 _ASK_SECONDS, _ASK_AGAIN_SECONDS = 1, 0.01
 
 

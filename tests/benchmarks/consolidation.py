@@ -30,6 +30,8 @@ from sandbox.stack import FOUR, Stack, StackError
 
 MEGABYTE = 1_048_576
 _LOOK_SECONDS = 0.25
+# Room for four files at once, as (a) has: of six slots, each of the two low queues may have two.
+_ALL_6 = {"ALL_CONCURRENCY": "6"}
 _PREFORK_4 = {"CELERY_POOL": "prefork", "CELERY_CONCURRENCY": "4"}
 
 
@@ -44,9 +46,9 @@ class Layout:
 
 LAYOUTS = (
     Layout("(a) per worker, prefork 4", FOUR, _PREFORK_4),
-    Layout("(b) per worker, threads", FOUR),
+    Layout("(b) per worker, threads", FOUR, {"CELERY_CONCURRENCY": "4"}),
     Layout("(c) fast + slow", ("fast", "slow")),
-    Layout("(d) all", ("all",), {"ALL_CONCURRENCY": "12"}),
+    Layout("(d) all", ("all",), _ALL_6),
 )
 
 
@@ -138,7 +140,7 @@ def measure(layout: Layout, asked: argparse.Namespace) -> Taken:
     with Stack() as stack:
         stack.start_redis()
         stack.start_rabbitmq() if rabbitmq_program() else stack.start_redis_broker()
-        stack.start_backend(SANDBOX_TOOL_WAIT_SECONDS="0.3")
+        stack.start_backend(SANDBOX_TOOL_WAIT_SECONDS="0.3", SANDBOX_TOOL_WORKERS="8")
         stack.wait_until_ready(120)
         stack.start_workers(*layout.profiles, **layout.settings)
         stack.wait_until_ready()
@@ -194,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What each way to lay out the workers takes.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--users", type=int, default=8, help="requests at once")
-    parser.add_argument("--requests", type=int, default=10, help="of each user")
+    parser.add_argument("--requests", type=int, default=6, help="of each user")
     parser.add_argument("--files", type=int, default=2, help="of each request")
     parser.add_argument("--seconds", type=float, default=1.0, help="that each file's tool waits")
     parser.add_argument("--json", type=Path, help="also write every number there")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from config import contract_routes, queue_routing, workers
+from config.beat_schedule import Entry
 from config.queue_routing import Priority, Route, route_of
 from config.workers import Profile, Worker
 
@@ -35,7 +36,7 @@ def problems_of(profile: Profile, registered: Registered, tables: Tables) -> Ite
 
 
 def problems(
-    registered: Registered, layouts: Mapping[str, Sequence[Profile]], tables: Tables, scheduled: Mapping[str, str]
+    registered: Registered, layouts: Mapping[str, Sequence[Profile]], tables: Tables, scheduled: Sequence[Entry]
 ) -> Iterator[str]:
     """Everything that is wrong.
 
@@ -43,7 +44,7 @@ def problems(
         registered: every task of every worker.
         layouts: profiles that are deployed together, by a name for them.
         tables: what is verified.
-        scheduled: the periodic entries, name -> task.
+        scheduled: the periodic tasks.
     """
     yield from _routes(tables)
     yield from _contract(tables)
@@ -53,12 +54,16 @@ def problems(
         yield from _tasks(profile, registered, tables)
     for layout, profiles in layouts.items():
         yield from _consumers(layout, profiles, tables)
-    for entry, task in scheduled.items():
-        if route_of(task, tables.routes) is None:
-            near = _nearest(task, [route.task for route in tables.routes])
-            yield f"schedule entry {entry} has task {task}, for which there is no rule; {near}, or {_ADD}"
+    for name, count in Counter(entry.name for entry in scheduled).items():
+        if count > 1:
+            yield f"{count} schedule entries are called {name}; give each its own name in config/beat_schedule.py"
+    for entry in scheduled:
+        if route_of(entry.task, tables.routes) is None:
+            near = _nearest(entry.task, [route.task for route in tables.routes])
+            yield f"schedule entry {entry.name} has task {entry.task}, for which there is no rule; {near}, or {_ADD}"
 
 
+_POOLS = ("threads", "prefork", "solo")
 _ADD = "add a Route to config/queue_routing.py"
 
 
@@ -67,6 +72,8 @@ def _routes(tables: Tables) -> Iterator[str]:
         if count > 1:
             yield f"task {task} has {count} rules; keep one in config/queue_routing.py"
     for route in tables.routes:
+        if len(set(route.queues)) < len(route.queues):
+            yield f"the rule for {route.task} names a queue twice; leave one away"
         for queue in route.queues:
             if queue not in tables.queues:
                 near = _nearest(queue, tables.queues)
@@ -93,13 +100,24 @@ def _registry(tables: Tables) -> Iterator[str]:
         if count > 1:
             yield f"queue {queue} belongs to {count} workers; leave it to one in config/workers.py"
     for worker in tables.workers.values():
-        if worker.priority not in {tables.queues.get(queue) for queue in worker.queues}:
-            yield f"worker {worker.name} is of class {worker.priority}, and none of its queues is; correct its row"
-        yield from _orchestration(worker, tables)
-    ports = Counter(profile.health_port for profile in tables.profiles.values())
-    for port in (port for port, count in ports.items() if count > 1):
-        holding = [profile.name for profile in tables.profiles.values() if profile.health_port == port]
+        yield from _row(worker, tables)
+    kinds = Counter(row.is_api for worker in tables.workers.values() if (row := worker.orchestration))
+    if kinds != {True: 1, False: 1}:
+        yield "each kind of execution, is_api True and False, needs one orchestration, and only one; correct their rows"
+    ports = {profile.name: profile.health_port for profile in tables.profiles.values()}
+    ports |= {"beat": workers.BEAT_HEALTH_PORT, "monitor": workers.MONITOR_HEALTH_PORT}
+    for port in (port for port, count in Counter(ports.values()).items() if count > 1):
+        holding = [name for name, held in ports.items() if held == port]
         yield f"health port {port} is that of {_list(holding)}; give each its own in config/workers.py"
+
+
+def _row(worker: Worker, tables: Tables) -> Iterator[str]:
+    if worker.priority not in {tables.queues.get(queue) for queue in worker.queues}:
+        yield f"worker {worker.name} is of class {worker.priority}, and none of its queues is; correct its row"
+    least, most = worker.scaling.least, worker.scaling.most
+    if not 0 <= least <= most:
+        yield f"worker {worker.name} has {least} to {most} replicas; correct its scaling"
+    yield from _orchestration(worker, tables)
 
 
 def _orchestration(worker: Worker, tables: Tables) -> Iterator[str]:
@@ -120,6 +138,11 @@ def _orchestration(worker: Worker, tables: Tables) -> Iterator[str]:
 
 def _pool(profile: Profile) -> Iterator[str]:
     pool = profile.pool
+    if pool.kind not in _POOLS:
+        yield f"profile {profile.name} has a pool of {pool.kind!r}; make it one of {_list(_POOLS)}"
+    most, least = pool.autoscale or (pool.concurrency, 1)
+    if min(pool.concurrency, pool.prefetch) < 1 or not 1 <= least <= most:
+        yield f"profile {profile.name} has a pool without a slot, or the least above the most; correct its row"
     if pool.kind != "prefork" and pool.preforks_alone:
         limits = _list(tuple(pool.preforks_alone))
         yield f"profile {profile.name} runs on {pool.kind}, which have no {limits}; take them away, or make it prefork"
@@ -140,7 +163,7 @@ def _tasks(profile: Profile, registered: Registered, tables: Tables) -> Iterator
         brought = any(queue in profile.queues for queue in route.queues)
         if brought and not any(route_of(name, tables.routes) == route for name in functions):
             near = _nearest(route.task, functions)
-            yield f"the rule for {route.task} matches no task in profile {profile.name}; {near}, or delete the rule"
+            yield f"the rule for {route.task} matches no task in profile {profile.name}; {near}, or correct its queue"
 
 
 def _consumers(layout: str, profiles: Iterable[Profile], tables: Tables) -> Iterator[str]:

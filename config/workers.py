@@ -268,20 +268,6 @@ PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for pr
 BEAT_HEALTH_PORT = 8091
 MONITOR_HEALTH_PORT = 8092
 
-# Profiles that are deployed together: between them every queue has a consumer.
-LAYOUTS: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
-    {
-        name: tuple(PROFILES[one] for one in profiles)
-        for name, profiles in {
-            "workers": tuple(WORKERS),
-            "heavy-files": ("api_deployment", "general", "heavy", "callback"),
-            "fast-slow": ("fast", "slow"),
-            "priorities": ("high", "default", "low"),
-            "all-in-one": ("all",),
-        }.items()
-    }
-)
-
 
 def profile_named(name: str) -> Profile:
     """The profile of that name.
@@ -292,6 +278,21 @@ def profile_named(name: str) -> Profile:
     if name not in PROFILES:
         raise UnknownProfileError(name)
     return PROFILES[name]
+
+
+# Profiles that are deployed together: between them every queue has a consumer.
+LAYOUTS: Mapping[str, tuple[Profile, ...]] = MappingProxyType(
+    {
+        name: tuple(map(profile_named, profiles))
+        for name, profiles in {
+            "workers": tuple(WORKERS),
+            "heavy-files": ("api_deployment", "general", "heavy", "callback"),
+            "fast-slow": ("fast", "slow"),
+            "priorities": ("high", "default", "low"),
+            "all-in-one": ("all",),
+        }.items()
+    }
+)
 
 
 def orchestration_of(*, is_api: bool) -> Orchestration:

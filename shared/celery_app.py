@@ -16,8 +16,8 @@ from shared import lifecycle, timers
 from shared.celery_settings import celery_settings, pool_settings, publishing_options
 from shared.config import Settings
 from shared.call import WorkerApp
-from shared.overrides import load
-from shared.routing import RoutingError, refuse_broken
+from shared.overrides import POOL, commanded, load
+from shared.start_check import RoutingError, refuse_broken
 from shared.task import register
 from shared.variables import SettingsError
 
@@ -25,9 +25,14 @@ from shared.variables import SettingsError
 class _App(WorkerApp):
     """The application of a worker process."""
 
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Celery's own, but to the broker of the settings: Celery takes what the environment has, unread."""
+        return super().connection_for_read(url or self.resources.settings.broker_url.reveal(), **options)
+
     def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
-        """Celery's own, but a publish never hangs on it."""
-        return super().connection_for_write(url, **publishing_options(self.resources.settings) | options)
+        """Likewise, and a publish never hangs on it."""
+        found = self.resources.settings
+        return super().connection_for_write(url or found.broker_url.reveal(), **publishing_options(found) | options)
 
     def __reduce__(self) -> tuple[Callable[[str], WorkerApp], tuple[str]]:
         """A spawned child of a prefork pool builds its own, from the same environment."""
@@ -71,12 +76,14 @@ def run(app: WorkerApp, arguments: Sequence[str]) -> None:
 
     But for `--loglevel=WARNING`, which Celery says by itself when nobody says anything: LOG_LEVEL decides then.
     """
-    asked = _asked(arguments)
-    pool = app.profile.pool.of_kind(asked.pool or app.profile.pool.kind)
+    try:
+        profile = commanded(app.profile, app.resources.settings, options_of(arguments))
+        refuse_broken(profile)
+    except (SettingsError, RoutingError) as error:
+        sys.exit(f"workers: {app.profile.name} cannot start:\n{error}")
+    app.profile, scale = profile, profile.pool.autoscale
     # Celery's command line takes `prefork` for unsaid where a pool is configured, and ours is.
-    app.conf.update(pool_settings(pool))
-    name = app.profile.name
-    processes = [f"--autoscale={pool.autoscale[0]},{pool.autoscale[1]}"] if pool.autoscale else []
+    app.conf.update(pool_settings(profile.pool))
     # Gossip and mingle talk to every other worker at start and for ever after, and nothing here listens.
     # https://docs.celeryq.dev/en/stable/userguide/workers.html
     app.worker_main(
@@ -84,18 +91,21 @@ def run(app: WorkerApp, arguments: Sequence[str]) -> None:
             "worker",
             "--without-gossip",
             "--without-mingle",
-            f"--hostname={name}@%h",
-            f"--queues={','.join(app.profile.queues)}",
-            *([] if asked.autoscale or asked.concurrency else processes),
+            f"--hostname={profile.name}@%h",
+            f"--queues={','.join(profile.queues)}",
+            *([f"--autoscale={scale[0]},{scale[1]}"] if scale else []),
             *arguments,
         ]
     )
 
 
-def _asked(arguments: Sequence[str]) -> argparse.Namespace:
-    """What the command line says of the pool."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-P", "--pool")
-    parser.add_argument("-c", "--concurrency")
-    parser.add_argument("--autoscale")
-    return parser.parse_known_args(arguments)[0]
+def options_of(arguments: Sequence[str]) -> dict[str, str]:
+    """What arguments of `celery worker` say of the process, by the options' long names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for short, long in (("-P", "--pool"), ("-c", "--concurrency"), ("-Q", "--queues")):
+        parser.add_argument(short, long)
+    for override in POOL:
+        if override.option not in {"--pool", "--concurrency"}:
+            parser.add_argument(override.option)
+    said = vars(parser.parse_known_args(arguments)[0])
+    return {f"--{name.replace('_', '-')}": value for name, value in said.items()}

@@ -87,6 +87,8 @@ def pool_settings(pool: Pool) -> dict[str, Any]:
         "task_time_limit": pool.hard_limit,
         "worker_max_tasks_per_child": pool.max_tasks_per_child,
         "worker_max_memory_per_child": pool.max_memory_per_child,
+        # https://docs.celeryq.dev/en/stable/userguide/configuration.html#worker-autoscaler
+        "worker_autoscaler": "shared.autoscaler:Autoscaler",
     }
 
 

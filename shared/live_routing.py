@@ -17,13 +17,29 @@ _CONNECT_SECONDS = 4
 _ANSWER_SECONDS = 1.0
 
 
+class _Operator(Celery):  # type: ignore[misc] # Celery ships no types
+    """Asks workers, on the broker that it is given: Celery's own would ask the one that the environment names."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(fixups=[], set_as_current=False)
+        self._url = url
+
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """A connection to that broker."""
+        return super().connection_for_read(url or self._url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Likewise."""
+        return super().connection_for_write(url or self._url, **options)
+
+
 def live_problems(url: str, queues: Sequence[str], queue_type: str) -> Iterator[str]:
     """What is wrong on that broker with these queues, a line each with its remedy."""
     try:
         with Connection(url, connect_timeout=_CONNECT_SECONDS) as connection:
             connection.ensure_connection(max_retries=1, timeout=_CONNECT_SECONDS)
             rabbitmq = connection.transport.driver_type == "amqp"
-            with Celery(broker=url, fixups=[]) as app:
+            with _Operator(url) as app:
                 inspect = app.control.inspect(timeout=_ANSWER_SECONDS)
                 consumed, tasks = inspect.active_queues() or {}, inspect.registered() or {}
             for queue in queues:
@@ -32,7 +48,8 @@ def live_problems(url: str, queues: Sequence[str], queue_type: str) -> Iterator[
                 elif not any(queue == one["name"] for held in consumed.values() for one in held):
                     yield f"queue {queue} has no consumer there; start a worker that has it"
     except (OperationalError, AMQPError, RedisError, OSError, ValueError) as error:
-        yield f"the broker cannot be asked: {type(error).__name__}: {error}; is --broker its address, and is it up?"
+        why = f"{type(error).__name__}: {error}"
+        yield f"the broker cannot be asked: {why}; is --broker its address, with user, password and vhost?"
         return
     yield from _strangers(consumed, tasks)
 

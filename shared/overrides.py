@@ -1,6 +1,7 @@
-"""What the environment says of one process: over the registry's row, below the command line.
+"""What environment and command line say of one process: each over the registry's row, and over the one before it.
 
-`{WORKER}_{SETTING}` is for one worker or profile (`FILE_PROCESSING_CONCURRENCY`), `CELERY_{SETTING}` for a whole fleet.
+`CELERY_{SETTING}` is for a whole fleet, `{WORKER}_{SETTING}` for one worker or profile (`SLOW_CONCURRENCY`), and the
+options of `celery worker` are for this one process.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,15 +10,27 @@ from typing import Any
 
 from config.workers import Pool, Profile
 from shared.config import Settings
-from shared.variables import SettingsError, integer, number, one_of, read
+from shared.variables import SettingsError, integer, number, read
+
+_MOST_SLOTS = 1_000
 
 
-def _autoscale(raw: str) -> tuple[int, int]:
-    """the most and the fewest processes, such as 8,2"""
+def _autoscale(raw: str) -> tuple[int, int] | int:
+    """the most and the fewest processes, such as 8,2, or 0 for as many as CONCURRENCY says"""
+    if raw == "0":
+        return 0
     most, least = map(int, raw.split(","))
-    if not 1 <= least <= most:
+    if not 1 <= least <= most <= _MOST_SLOTS:
         raise ValueError
     return most, least
+
+
+def _pool_kind(raw: str) -> str:
+    """one of threads, prefork, or solo to debug"""
+    kind = {"processes": "prefork"}.get(raw, raw)
+    if kind not in {"threads", "prefork", "solo"}:
+        raise ValueError
+    return kind
 
 
 _DAY = 86_400
@@ -32,10 +45,15 @@ class Override:
     parse: Callable[[str], Any]
     about: str
 
+    @property
+    def option(self) -> str:
+        """The option of `celery worker` that says the same."""
+        return f"--{self.setting.lower().replace('_', '-')}"
+
 
 _OF_EVERY_POOL = (
-    Override("POOL", "kind", one_of("threads", "prefork"), "how tasks run: threads of one process, or processes"),
-    Override("CONCURRENCY", "concurrency", integer(1, 1_000), "tasks at once"),
+    Override("POOL", "kind", _pool_kind, "how tasks run: threads of one process, or processes"),
+    Override("CONCURRENCY", "concurrency", integer(1, _MOST_SLOTS), "tasks at once"),
     Override("PREFETCH_MULTIPLIER", "prefetch", integer(1, 100), "messages that each slot takes"),
 )
 _PREFORKS_ALONE = (
@@ -55,6 +73,19 @@ HEALTH_PORT = Override("HEALTH_PORT", "health_port", integer(1, 65_535), "TCP po
 Environment = Mapping[str, str] | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one source says: values by the field that they replace, and what it calls them.
+
+    Attributes:
+        own: whether it means this process, and not a fleet of which it is one.
+    """
+
+    values: Mapping[str, Any]
+    names: Mapping[str, str]
+    own: bool = True
+
+
 class _Reader:
     """Reads overrides, and keeps what is wrong with them."""
 
@@ -62,62 +93,92 @@ class _Reader:
         self.mistakes: list[str] = []
         self._environ = environ
 
-    def fields(self, prefix: str, overrides: Sequence[Override]) -> dict[str, Any]:
-        """The fields of a row that the variables of that prefix replace."""
-        said = {one.field: self._said(f"{prefix.upper()}_{one.setting}", one) for one in overrides}
-        return {name: value for name, value in said.items() if value is not None}
+    def layer(self, prefix: str, overrides: Sequence[Override], *, own: bool = True) -> _Layer:
+        """What the variables of that prefix say."""
+        names = {one.field: f"{prefix.upper()}_{one.setting}" for one in overrides}
+        said = {one.field: self._said(names[one.field], one, self._environ) for one in overrides}
+        return _Layer({name: value for name, value in said.items() if value is not None}, names, own)
 
-    def _said(self, variable: str, override: Override) -> Any:
+    def command(self, options: Mapping[str, str]) -> _Layer:
+        """What the options of the command line say, by their names."""
+        names = {one.field: one.option for one in POOL}
+        said = {one.field: self._said(one.option, one, options) for one in POOL if one.option in options}
+        return _Layer({name: value for name, value in said.items() if value is not None}, names)
+
+    def fields(self, names: Sequence[str], overrides: Sequence[Override]) -> dict[str, Any]:
+        """What the variables of these prefixes say, the later over the earlier."""
+        return {key: value for name in names for key, value in self.layer(name, overrides).values.items()}
+
+    def _said(self, variable: str, override: Override, source: Environment) -> Any:
         spec = {"name": variable, "parse": override.parse, "about": override.about, "default": None, "optional": True}
         try:
-            return read(spec, self._environ)
+            return read(spec, source)
         except SettingsError as mistake:
             self.mistakes.append(str(mistake))
             return None
+
+    def settle(self) -> None:
+        """Raise SettingsError if anything was wrong."""
+        if self.mistakes:
+            raise SettingsError("\n".join(dict.fromkeys(self.mistakes)))
 
 
 def overridden(profile: Profile, environ: Environment = None) -> Profile:
     """The profile as the environment, or the mapping given, has it.
 
     What is prefork's alone is refused where it is said of a process with threads, and passes one by where it is said
-    of the whole fleet.
+    of the whole fleet. Retries are a worker's, whatever process it is in, unless they are said of the profile.
 
     Raises:
         SettingsError: one line for every variable that is wrong, with what was expected.
     """
     reader = _Reader(environ)
-    pool = _pool(profile, reader)
+    layers = [reader.layer("celery", POOL, own=False), reader.layer(profile.name, POOL)]
+    pool = _pool(profile.pool, layers, reader.mistakes)
     workers = tuple(
-        replace(worker, retries=replace(worker.retries, **_both(worker.name, RETRIES, reader)))
-        for worker in profile.workers
+        replace(one, retries=replace(one.retries, **reader.fields(["celery", one.name, profile.name], RETRIES)))
+        for one in profile.workers
     )
-    port = reader.fields(profile.name, (HEALTH_PORT,)).get("health_port", profile.health_port)
-    if reader.mistakes:
-        raise SettingsError("\n".join(dict.fromkeys(reader.mistakes)))
+    port = reader.fields(["celery", profile.name], (HEALTH_PORT,)).get("health_port", profile.health_port)
+    reader.settle()
     return replace(profile, pool=pool, workers=workers, health_port=port)
 
 
-def _both(name: str, overrides: Sequence[Override], reader: _Reader) -> dict[str, Any]:
-    return reader.fields("celery", overrides) | reader.fields(name, overrides)
+def commanded(profile: Profile, settings: Settings, options: Mapping[str, str]) -> Profile:
+    """The profile as the command line has it: `--concurrency` and the like by their names, `--queues` among them.
+
+    Raises:
+        SettingsError: one line for every option that is wrong, with what was expected.
+    """
+    reader = _Reader({})
+    pool = _pool(profile.pool, [reader.command(options)], reader.mistakes)
+    queues = [name.strip() for name in options.get("--queues", "").split(",") if name.strip()]
+    found = replace(profile, pool=pool, queues=tuple(queues) or profile.queues)
+    reader.mistakes += _limits(found, settings)
+    reader.settle()
+    return found
 
 
-def _pool(profile: Profile, reader: _Reader) -> Pool:
-    said = _both(profile.name, _OF_EVERY_POOL, reader)
-    pool = replace(profile.pool.of_kind(said.get("kind", profile.pool.kind)), **said)
-    if "concurrency" in said:  # so many processes, and not more or fewer
-        pool = replace(pool, autoscale=None)
-    limits: dict[str, Any] = _both(profile.name, _PREFORKS_ALONE, reader)
-    if pool.kind == "prefork":
-        unlimited: dict[str, Any] = {name: None if value == 0 else value for name, value in limits.items()}
-        return replace(pool, **unlimited)
-    name = profile.name.upper()
-    for override in _PREFORKS_ALONE:
-        if reader.fields(name, (override,)).get(override.field):
-            reader.mistakes.append(
-                f"{name}_{override.setting} is set, and threads have no such limit: set {name}_POOL=prefork, or leave "
-                "it to the deadlines that every pool keeps (TASK_DEADLINE_SECONDS, BATCH_SLICE_SECONDS)"
-            )
+def _pool(pool: Pool, layers: Sequence[_Layer], mistakes: list[str]) -> Pool:
+    kind = next((layer.values["kind"] for layer in reversed(layers) if "kind" in layer.values), pool.kind)
+    pool = pool.of_kind(kind)
+    alone = {override.field for override in _PREFORKS_ALONE}
+    for layer in layers:
+        values: dict[str, Any] = {name: value or None for name, value in layer.values.items() if name != "kind"}
+        if kind != "prefork":
+            said = [layer.names[name] for name in values if values[name] and name in alone and layer.own]
+            mistakes += [f"{name} is set, and the pool of {kind} has no such limit: {_REMEDY}" for name in said]
+            values = {name: value for name, value in values.items() if name not in alone}
+        # So many processes, and not more or fewer.
+        if "concurrency" in values and values.setdefault("autoscale", None):
+            mistakes.append(f"{layer.names['concurrency']} and {layer.names['autoscale']} are set: leave one away")
+        pool = replace(pool, **values)
     return pool
+
+
+_REMEDY = (
+    "make it prefork, or leave it away: every pool keeps the deadlines, TASK_DEADLINE_SECONDS and BATCH_SLICE_SECONDS"
+)
 
 
 def load(profile: Profile, environ: Environment = None) -> tuple[Profile, Settings]:
@@ -144,13 +205,16 @@ def load(profile: Profile, environ: Environment = None) -> tuple[Profile, Settin
 
 
 def _limits(profile: Profile, settings: Settings) -> Iterator[str]:
-    """A process that is interrupted in the time that its task may take would do it for ever."""
+    """A process that is interrupted in the time that its task may take would do it for ever.
+
+    By the names of its own variables, whoever said it: they are what sets it right.
+    """
     batches_alone = all(worker.name == "file_processing" for worker in profile.workers)
     longest = settings.batch_slice + settings.backend_timeout if batches_alone else settings.task_deadline
     what = "BATCH_SLICE_SECONDS and INTERNAL_API_TIMEOUT together" if batches_alone else "TASK_DEADLINE_SECONDS"
     name, pool = profile.name.upper(), profile.pool
     for setting, limit in (("SOFT_TIME_LIMIT", pool.soft_limit), ("TIME_LIMIT", pool.hard_limit)):
         if limit is not None and limit <= longest:
-            yield f"{name}_{setting} must be above {what}, which a task may take: {limit} is not above {longest:g}"
+            yield f"{name}_{setting} is {limit}, and must be above {what}, {longest:g}, which a task may take"
     if pool.soft_limit and pool.hard_limit and pool.soft_limit >= pool.hard_limit:
-        yield f"{name}_SOFT_TIME_LIMIT must be below {name}_TIME_LIMIT, and {pool.soft_limit} >= {pool.hard_limit}"
+        yield f"{name}_SOFT_TIME_LIMIT is {pool.soft_limit}, and must be below {name}_TIME_LIMIT, {pool.hard_limit}"

@@ -6,6 +6,7 @@ at its limit is left out of what is asked for. What a process that lost its brok
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -104,7 +105,7 @@ class PriorityConsumer(KeepingConsumer):
         """Celery's own, with what a Redis broker is asked for."""
         options: dict[str, Any] = {}
         if self.in_hand.most and self._on_redis:
-            options["queue_order_strategy"] = partial(_QueuesWithRoom, self.in_hand, self._set_pace)
+            options["queue_order_strategy"] = _Strategy(self.in_hand, self._set_pace)
         return self.ensure_connected(self.app.connection_for_read(heartbeat=heartbeat, transport_options=options))
 
     def _set_pace(self) -> None:
@@ -156,6 +157,20 @@ class _LimitedConsumer(Consumer):  # type: ignore[misc] # kombu ships no types
         # Celery's own where queues have no limit together, as quorum queues have none.
         self.channel.basic_qos(0, 0 if worker.qos_global else worker.initial_prefetch_count, False)
         return tag
+
+
+@dataclass(frozen=True, slots=True)
+class _Strategy:
+    """Makes the turn of each channel. `celery inspect stats` has it among what it shows, and must be able to say it."""
+
+    in_hand: InHand
+    ask: Callable[[], None]
+
+    def __call__(self) -> "_QueuesWithRoom":
+        return _QueuesWithRoom(self.in_hand, self.ask)
+
+    def __json__(self) -> str:
+        return "those with room"
 
 
 class _QueuesWithRoom(round_robin_cycle):  # type: ignore[misc] # kombu ships no types

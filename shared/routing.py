@@ -1,41 +1,38 @@
 """`python -m shared.routing show | verify`: what `workers routing` runs."""
 
-import importlib
-from collections.abc import Sequence
+import json
+import pkgutil
+from collections.abc import Iterator
+from itertools import chain
 
 import click
 
 from config.beat_schedule import ENTRIES
 from config.queue_routing import DEAD_LETTERS, QUEUES, ROUTES
-from config.verification import Registered, Tables, problems, problems_of
-from config.workers import LAYOUTS, PROFILES, WORKERS, Profile, UnknownProfileError, profile_named
+from config.verification import Tables, problems
+from config.workers import LAYOUTS, PROFILES, WORKERS, UnknownProfileError, profile_named
 from shared.live_routing import live_problems
-from shared.task import definitions
+from shared.schedule_store import ScheduleError, times
+from shared.start_check import registered
+from shared.variables import broker_address
 
 _GAP = "  "
 
 
-class RoutingError(Exception):
-    """The tables do not fit together, or not the tasks; the message has one line for each thing that is wrong."""
-
-
-def registered(modules: Sequence[str]) -> Registered:
-    """The tasks of these modules by name, each with its function. The modules are imported."""
-    return {
-        module: {name: one.function for name, one in definitions(importlib.import_module(module)).items()}
-        for module in modules
-    }
-
-
-def refuse_broken(profile: Profile) -> None:
-    """Refuse to start a process whose messages would go astray.
-
-    Raises:
-        RoutingError: with every line of what is wrong.
-    """
-    found = dict.fromkeys(problems_of(profile, registered(profile.task_modules), Tables()))
-    if found:
-        raise RoutingError("\n".join(found))
+def unusable() -> Iterator[str]:
+    """What the tables name and nobody has: functions of the registry, times and arguments of the schedule."""
+    for worker in WORKERS.values():
+        for name in (*worker.timers, *([worker.orchestration.source] if worker.orchestration else [])):
+            try:
+                pkgutil.resolve_name(name)
+            except (AttributeError, ImportError, ValueError) as error:
+                yield f"worker {worker.name} names {name}, which is not there ({error}); correct its row"
+    for entry in ENTRIES:
+        try:
+            times(entry.schedule)
+            json.dumps([entry.args, dict(entry.kwargs)], allow_nan=False)
+        except (ScheduleError, TypeError, ValueError) as error:
+            yield f"schedule entry {entry.name}: {error}; correct it in config/beat_schedule.py"
 
 
 def rows() -> list[tuple[str, str, str, str]]:
@@ -77,14 +74,17 @@ def verify(context: click.Context, profiles: str | None, broker: str | None, que
     Prints what is wrong, a line each with its remedy, and exits 1; or how many tasks are routed.
     """
     try:
-        layouts = {profiles: [profile_named(name.strip()) for name in profiles.split(",")]} if profiles else LAYOUTS
+        layouts = (
+            LAYOUTS if profiles is None else {profiles: [profile_named(name.strip()) for name in profiles.split(",")]}
+        )
     except UnknownProfileError as error:
         raise click.BadParameter(str(error), param_hint="--profiles") from None
-    tasks = registered(PROFILES["all"].task_modules)
-    found = list(dict.fromkeys(problems(tasks, layouts, Tables(), {entry.name: entry.task for entry in ENTRIES})))
     if broker is not None:
-        deployed = layouts[profiles] if profiles else PROFILES["all"].workers
-        queues = {queue for part in deployed for queue in part.queues}
+        broker = _address(broker)
+    tasks = registered(PROFILES["all"].task_modules)
+    found = list(dict.fromkeys(chain(problems(tasks, layouts, Tables(), ENTRIES), unusable())))
+    if broker is not None:
+        queues = {queue for layout in layouts.values() for profile in layout for queue in profile.queues}
         found += live_problems(broker, sorted(queues), queue_type)
     for line in found:
         click.echo(line)
@@ -92,6 +92,13 @@ def verify(context: click.Context, profiles: str | None, broker: str | None, que
     if not found:
         click.echo(f"{len(names)}/{len(names)} tasks routed")
     context.exit(int(bool(found)))
+
+
+def _address(raw: str) -> str:
+    try:
+        return broker_address(raw.strip()).reveal()
+    except ValueError:
+        raise click.BadParameter(f"it must be {broker_address.__doc__}", param_hint="--broker") from None
 
 
 if __name__ == "__main__":

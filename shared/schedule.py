@@ -1,6 +1,7 @@
 """`python -m shared.schedule`: what `workers schedule` runs. The scheduler hears of each change within seconds."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +19,12 @@ from shared.scheduler import ScheduleApp
 from shared.variables import SettingsError
 
 _PIPELINE = "scheduler.tasks.execute_pipeline_task"
+_NAME = re.compile(r"\w[\w.:/@-]{0,99}")
 _HEAD = ("NAME", "TASK", "SCHEDULE", "ENABLED", "LAST RUN", "NEXT DUE", "FROM")
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(word)  # NaN and Infinity, which are no JSON
 
 
 def _json(kind: type, example: str) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -28,11 +34,11 @@ def _json(kind: type, example: str) -> Callable[[click.Context, click.Parameter,
         if value is None:
             return None
         try:
-            found = json.loads(value)
+            found = json.loads(value, parse_constant=_refuse)
         except ValueError:
             found = None
         if not isinstance(found, kind):
-            raise click.BadParameter(f"it must be JSON such as {example}; {value!r} is not")
+            raise click.BadParameter(f"it must be JSON of the kind of {example}; {value!r} is not")
         return found
 
     return parse
@@ -79,8 +85,8 @@ def put(name: str, every: float | None, cron: str | None, **said: Any) -> None:
     """Add NAME, or change it. What is not said of one that is there stays as it was."""
     if every is not None and cron is not None:
         raise click.UsageError("say --every or --cron, not both")
-    if not name.isprintable() or name.startswith((":", "-")) or not name.strip():
-        raise click.UsageError(f"{name!r} cannot be a name: it begins with a letter or a digit")
+    if not _NAME.fullmatch(name):
+        raise click.UsageError(f"{name!r} cannot be a name: that is up to 100 letters, digits and ._:/@-")
     app = _app()
     had = entries(app).get(name)
     task, args, kwargs = _what(name, said, had)

@@ -73,7 +73,10 @@ class StoredEntry(RedBeatSchedulerEntry):  # type: ignore[misc] # redbeat ships 
         definition, meta = get_redis(app).hmget(key, "definition", "meta")
         if not definition:
             raise KeyError(key)
-        entry = cls(app=app, **cls.decode_definition(definition), **cls.decode_meta(meta))
+        said = cls.decode_definition(definition)
+        # Text within text: redbeat's decoder takes some arguments for times.
+        said |= {name: json.loads(said[name]) for name in ("args", "kwargs")}
+        entry = cls(app=app, **said, **cls.decode_meta(meta))
         entry.read = (definition, meta or "")
         return entry
 
@@ -112,8 +115,8 @@ class StoredEntry(RedBeatSchedulerEntry):  # type: ignore[misc] # redbeat ships 
         definition = {
             "name": self.name,
             "task": self.task,
-            "args": self.args,
-            "kwargs": self.kwargs,
+            "args": json.dumps(self.args),
+            "kwargs": json.dumps(self.kwargs),
             "schedule": self.schedule,
             "enabled": self.enabled,
             "since": self.since,
@@ -144,7 +147,7 @@ def times(text: float | str) -> schedule | crontab:
     """
     if not isinstance(text, str):
         if not _SHORTEST <= text <= _LONGEST:
-            raise ScheduleError(f"an interval is {_SHORTEST:g} to {_LONGEST:g} seconds; {text:g} is not")
+            raise ScheduleError(f"an interval is {_SHORTEST:.0f} to {_LONGEST:.0f} seconds; {text:g} is not")
         return schedule(timedelta(seconds=text))
     fields = text.split()
     try:

@@ -35,7 +35,7 @@ class ScheduleApp(Celery):  # type: ignore[misc] # Celery ships no types
     def __init__(self, settings: BaseSettings) -> None:
         # No fixups: Celery's own would import Django wherever DJANGO_SETTINGS_MODULE is set.
         super().__init__("beat", fixups=[])
-        self._publishing = publishing_options(settings)
+        self._publishing, self._broker = publishing_options(settings), settings.broker_url.reveal()
         self.conf.update(
             publisher_settings(settings),
             # One for all: redbeat's encoder would drop a crontab's own.
@@ -55,8 +55,8 @@ class ScheduleApp(Celery):  # type: ignore[misc] # Celery ships no types
         setattr(self, REDBEAT_REDIS_KEY, redis_client(settings))
 
     def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
-        """Celery's own, but a publish never hangs on it."""
-        return super().connection_for_write(url, **self._publishing | options)
+        """Celery's own, but a publish never hangs on it, and the broker is that of the settings."""
+        return super().connection_for_write(url or self._broker, **self._publishing | options)
 
 
 class Scheduler(RedBeatScheduler):  # type: ignore[misc] # redbeat ships no types

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from sandbox.driver import Driver
 from sandbox.stack import Stack, wait_for
@@ -76,6 +77,9 @@ def test_an_urgent_task_starts_within_a_second_whatever_low_queues_hold(
     url = request.getfixturevalue("rabbitmq_url") if broker == "rabbitmq" else None
     with loaded(url, "--concurrency", str(SLOTS), *options, CELERY_QUEUE_TYPE=queue_type) as (world, between, queues):
         assert max(start_of_urgent_task(world) for _ in range(3)) < 1
+        with Celery(broker=between.url, fixups=[], set_as_current=False) as operator:
+            (stats,) = (operator.control.inspect(timeout=1).stats() or {}).values()
+            assert stats["broker"]["transport"] in {"amqp", "redis"}
         assert between.cut()
         start_of_urgent_task(world)  # it waits for the new connection
         assert max(start_of_urgent_task(world) for _ in range(3)) < 1

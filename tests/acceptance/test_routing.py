@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 
-from sandbox.stack import Stack
+from sandbox.stack import Stack, wait_for
 from tests.acceptance.probes import Probes, probes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +147,28 @@ def test_a_fleet_that_lives_is_in_order_and_a_stranger_is_named(broker: str, req
         assert any(line.startswith("default@") and "consumes elsewhere, which no rule has" in line for line in lines)
 
 
+def test_the_broker_that_is_asked_is_the_one_that_was_named(redis_url: str) -> None:
+    """Celery would ask the one of the environment."""
+    ran = run(WORKERS, "routing", "verify", "--broker", redis_url, CELERY_BROKER_URL="amqp://guest:guest@127.0.0.1:9//")
+    assert "queue celery has no consumer there" in ran.stdout
+    for url in ("", "http://127.0.0.1", "memory://"):
+        ran = run(WORKERS, "routing", "verify", "--broker", url)
+        assert ran.returncode == 2
+        assert "it must be an address that starts with amqp://" in ran.stderr
+
+
+def test_a_worker_has_the_broker_of_its_settings(redis_url: str) -> None:
+    """Blanks are no part of it, and no variable of Celery's own moves it elsewhere."""
+    with Stack() as stack:
+        stack.start_redis()
+        stack.wait_until_ready()
+        elsewhere = {f"CELERY_BROKER_{kind}_URL": redis_url for kind in ("READ", "WRITE")}
+        stack.start_workers("callback", CELERY_BROKER_URL=f"{stack.broker_url} ", **elsewhere)
+        stack.wait_until_ready()
+        lines = verified_against(stack.broker_url, "--profiles", "callback")
+        assert not any("file_processing_callback" in line for line in lines)
+
+
 def test_a_broker_that_is_away_is_no_traceback() -> None:
     lines = verified_against("amqp://guest:guest@127.0.0.1:9//")
     assert lines[-1].startswith("the broker cannot be asked: ")
@@ -185,13 +208,39 @@ def test_processes_are_recycled_after_their_number_of_tasks(start: Callable[...,
     assert len(set(pids)) == 3
 
 
-def test_processes_come_with_the_work_and_the_command_line_has_the_last_word(start: Callable[..., Probes]) -> None:
+def test_processes_come_and_go_with_the_work_and_a_command_has_the_last_word(
+    start: Callable[..., Probes],
+) -> None:
     here = start(PROBE_POOL="prefork", PROBE_CONCURRENCY="1")
-    part = here.start("one", "--autoscale=3,1")
+    part = here.start("one", "--autoscale=3,1", AUTOSCALE_KEEPALIVE="1")
     for _ in range(3):
-        here.send("probe.work", 8.0)
+        here.send("probe.work", 4.0)
     assert len({event.pid for event in here.await_events("began", 3, 15)}) == 3
     assert [line["slots"] for line in here.log(part, "worker_ready")] == [3]
+    wait_for(lambda: len(psutil.Process(part.pid).children()) == 1, 20, "two of three processes to end")
+    here.await_events("ended", 3, 1)
+    here.await_events("ended", 1, 10, here.send("probe.work", 0.0))
     other = here.start("two", "--pool=threads", "--concurrency=4", PROBE_TIME_LIMIT="5")
     ready = here.log(other, "worker_ready")[0]
     assert (ready["pool"], ready["slots"]) == ("threads", 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--autoscale=6,2",), "--autoscale is set, and the pool of threads has no such limit: make it prefork"),
+        (
+            ("-P", "prefork", "--time-limit=10"),
+            "FILE_PROCESSING_TIME_LIMIT is 10, and must be above",
+        ),
+        (("-P", "gevent", "-c", "x"), "--concurrency must be a whole number from 1 to 1000; 'x' is not"),
+        (("-P", "prefork", "--autoscale=2,6"), "--autoscale must be the most and the fewest processes"),
+        (("-Q", "celery"), "the rule for async_execute_bin matches no task in profile file_processing"),
+    ],
+)
+def test_the_command_line_is_held_to_the_same_rules(options: tuple[str, ...], said: str) -> None:
+    ran = run(sys.executable, "-m", "shared", "file_processing", *options, cwd=ROOT, **SETTINGS)
+    assert ran.returncode == 1
+    assert "workers: file_processing cannot start:" in ran.stderr
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -1,5 +1,6 @@
 """The schedule in a real store: what follows the file, what operators say, and who prevails."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,6 +66,15 @@ def test_what_nobody_touched_follows_the_file(app: Celery) -> None:
     assert (after["changed"].args, after["changed"].kwargs) == ([1], {"a": 2})
     assert after["changed"].since > before["changed"].since
     assert "celery.backend_cleanup" not in after
+
+
+def test_arguments_are_kept_as_they_are_and_harm_no_other_entry(app: Celery, say: Say) -> None:
+    """redbeat's own decoder would make times of some of them, or fail, at every look."""
+    odd = {"a": {"__type__": "datetime"}, "b": [{"__type__": "interval"}]}
+    say("set", "odd", "--task", TASK, "--every", "60", "--kwargs", json.dumps(odd), "--args", json.dumps([odd]))
+    found = entries(app)["odd"]
+    assert (found.args, found.kwargs) == ([odd], odd)
+    assert "odd" in say("list")
 
 
 def test_what_operators_changed_stays_theirs(app: Celery, say: Say) -> None:
@@ -151,13 +161,16 @@ def test_a_pipeline_is_set_with_the_contract_s_arguments(app: Celery, say: Say) 
         (("remove", "process-log-history"), "which would bring it back: disable it instead"),
         (("set", "x", "--task", "proces_log_history", "--every", "5"), "has no route; did you mean process_log_histor"),
         (("set", "x", "--task", TASK, "--cron", "0 3 * *"), "a crontab is five fields"),
-        (("set", "x", "--task", TASK, "--every", "0"), "an interval is 1 to"),
+        (("set", "x", "--task", TASK, "--every", "0"), "an interval is 1 to 31622400 seconds; 0 is not"),
         (("set", "x", "--task", TASK, "--every", "5", "--cron", "* * * * *"), "--every or --cron, not both"),
         (("set", "x", "--task", TASK), "x is not there yet: say --every or --cron"),
         (("set", "x", "--every", "5"), "x is not there yet: say --task or --pipeline"),
         (("set", "x", "--pipeline", "o", "p", "--task", TASK, "--every", "5"), "arguments of its own"),
-        (("set", "x", "--task", TASK, "--every", "5", "--args", "{}"), 'JSON such as ["a", 1]'),
-        (("set", "x", "--task", TASK, "--every", "5", "--kwargs", "a"), 'JSON such as {"a": 1}'),
+        (("set", "x", "--task", TASK, "--every", "5", "--args", "{}"), 'JSON of the kind of ["a", 1]'),
+        (("set", "x", "--task", TASK, "--every", "5", "--kwargs", "a"), 'JSON of the kind of {"a": 1}'),
+        (("set", "x", "--task", TASK, "--every", "5", "--args", "[NaN]"), "'[NaN]' is not"),
+        (("set", " padded ", "--task", TASK, "--every", "5"), "' padded ' cannot be a name"),
+        (("set", "x" * 101, "--task", TASK, "--every", "5"), "cannot be a name: that is up to 100 letters"),
         (("set", ":lock", "--task", TASK, "--every", "5"), "':lock' cannot be a name"),
     ],
 )

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from config.workers import PROFILES, Pool, Retries
+from shared.celery_app import options_of
 from shared.celery_settings import celery_settings
-from shared.overrides import HEALTH_PORT, POOL, RETRIES, load, overridden
+from shared.overrides import HEALTH_PORT, POOL, RETRIES, commanded, load, overridden
 from shared.variables import SettingsError
 from tests.fakes import ENVIRONMENT, settings
 
@@ -66,9 +67,32 @@ def test_a_number_of_processes_ends_autoscaling_and_zero_ends_a_limit() -> None:
     assert (pool.concurrency, pool.slots, pool.autoscale, pool.max_memory_per_child) == (3, 3, None, None)
 
 
+def test_a_processs_own_word_wins_over_the_fleets_in_all_that_it_means() -> None:
+    said = {"HEAVY_CONCURRENCY": "4", "CELERY_AUTOSCALE": "9,3", "CELERY_POOL": "threads", "HEAVY_POOL": "prefork"}
+    pool = overridden(PROFILES["heavy"], said).pool
+    assert (pool.kind, pool.concurrency, pool.autoscale, pool.hard_limit) == ("prefork", 4, None, 300)
+    with pytest.raises(SettingsError, match="HEAVY_CONCURRENCY and HEAVY_AUTOSCALE are set: leave one away"):
+        overridden(PROFILES["heavy"], {"HEAVY_CONCURRENCY": "4", "HEAVY_AUTOSCALE": "9,3"})
+    assert overridden(PROFILES["heavy"], {"HEAVY_AUTOSCALE": "0"}).pool.slots == 2
+
+
+def test_retries_of_a_profile_are_those_of_its_workers() -> None:
+    said = {"SLOW_MAX_RETRIES": "2", "FILE_PROCESSING_MAX_RETRIES": "3"}
+    assert overridden(PROFILES["slow"], said).retries("file_processing").most == 2
+
+
+def test_the_command_line_has_the_last_word() -> None:
+    profile = overridden(PROFILES["general"], {"GENERAL_CONCURRENCY": "5"})
+    options = options_of(["-c4", "-ldebug", "-Q", "celery, scheduler", "--pool=prefork", "--time-limit", "400"])
+    found = commanded(profile, settings(), options)
+    assert (found.pool.kind, found.pool.concurrency, found.pool.hard_limit) == ("prefork", 4, 400)
+    assert found.queues == ("celery", "scheduler")
+    assert commanded(profile, settings(), {}) == profile
+
+
 def test_a_limit_of_processes_is_refused_for_threads_and_passes_by_where_the_fleet_is_meant() -> None:
     with pytest.raises(
-        SettingsError, match="GENERAL_TIME_LIMIT is set, and threads have no such limit: set GENERAL_POOL"
+        SettingsError, match="GENERAL_TIME_LIMIT is set, and the pool of threads has no such limit: make it prefork"
     ):
         overridden(PROFILES["general"], {"GENERAL_TIME_LIMIT": "500"})
     assert overridden(PROFILES["general"], {"CELERY_TIME_LIMIT": "500"}) == PROFILES["general"]
@@ -78,7 +102,7 @@ def test_a_limit_of_processes_is_refused_for_threads_and_passes_by_where_the_fle
     ("name", "raw", "expected"),
     [
         ("GENERAL_CONCURRENCY", "many", "a whole number from 1 to 1000"),
-        ("CELERY_POOL", "gevent", "one of threads, prefork"),
+        ("CELERY_POOL", "gevent", "one of threads, prefork, or solo"),
         ("GENERAL_AUTOSCALE", "2,4", "the most and the fewest processes, such as 8,2"),
         ("GENERAL_RETRY_DELAY", "-1", "from 0.05 to 60"),
         ("GENERAL_HEALTH_PORT", "0", "a whole number from 1 to 65535"),
@@ -99,8 +123,8 @@ def test_mistakes_are_named_together_with_those_of_the_settings(name: str, raw: 
     ("profile", "said", "expected"),
     [
         ("slow", {"SLOW_SOFT_TIME_LIMIT": "90"}, "above BATCH_SLICE_SECONDS and INTERNAL_API_TIMEOUT together"),
-        ("slow", {"BATCH_SLICE_SECONDS": "290"}, "SLOW_TIME_LIMIT must be above BATCH_SLICE_SECONDS"),
-        ("slow", {"SLOW_TIME_LIMIT": "200"}, "SLOW_SOFT_TIME_LIMIT must be below SLOW_TIME_LIMIT, and 240 >= 200"),
+        ("slow", {"BATCH_SLICE_SECONDS": "290"}, "SLOW_TIME_LIMIT is 300, and must be above BATCH_SLICE_SECONDS"),
+        ("slow", {"SLOW_TIME_LIMIT": "200"}, "SLOW_SOFT_TIME_LIMIT is 240, and must be below SLOW_TIME_LIMIT, 200"),
         ("general", {"GENERAL_POOL": "prefork", "GENERAL_TIME_LIMIT": "300"}, "above TASK_DEADLINE_SECONDS"),
     ],
 )

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from config.beat_schedule import ENTRIES, Entry
 from config.contract_routes import CONTRACT_ROUTES
 from config.queue_routing import QUEUES, ROUTES, Priority, Route, route_of, task_routes
 from config.verification import Tables, problems, problems_of
-from config.workers import LAYOUTS, PROFILES, WORKERS, Pool, Profile, orchestration_of
-from shared.routing import registered, rows
+from config.workers import LAYOUTS, PROFILES, WORKERS, Pool, Profile, Scaling, orchestration_of
+from shared.routing import rows
+from shared.start_check import registered
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = registered(PROFILES["all"].task_modules)
@@ -21,9 +23,9 @@ Layouts = Mapping[str, Sequence[Profile]]
 
 
 def found(
-    registered_tasks: Any = TASKS, layouts: Layouts = LAYOUTS, scheduled: Mapping[str, str] | None = None, **tables: Any
+    registered_tasks: Any = TASKS, layouts: Layouts = LAYOUTS, scheduled: Sequence[Entry] = ENTRIES, **tables: Any
 ) -> list[str]:
-    return list(problems(registered_tasks, layouts, Tables(**tables), scheduled or {}))
+    return list(problems(registered_tasks, layouts, Tables(**tables), scheduled))
 
 
 def without(task: str) -> list[Route]:
@@ -121,7 +123,23 @@ def other_function() -> None: ...
             "health port 8080 is that of api_deployment, slow",
         ),
         ({"layouts": {"mine": (PROFILES["fast"],)}}, "queue file_processing has no consumer in mine; deploy one of"),
-        ({"scheduled": {"nightly": "process_log_histroy"}}, "schedule entry nightly has task process_log_histroy"),
+        (
+            {"scheduled": [Entry(name="nightly", task="process_log_histroy", schedule=1)]},
+            "schedule entry nightly has task process_log_histroy",
+        ),
+        ({"scheduled": [*ENTRIES, ENTRIES[0]]}, "2 schedule entries are called release-expired-reservations"),
+        ({"profiles": profile_with("high", Pool(kind="thread", concurrency=1))}, "profile high has a pool of 'thread'"),
+        ({"profiles": profile_with("high", Pool(concurrency=0))}, "profile high has a pool without a slot"),
+        ({"workers": changed("callback", scaling=Scaling(least=9, most=5, queue_depth=1, age=1))}, "9 to 5 replicas"),
+        (
+            {"workers": changed("callback", orchestration=orchestration_of(is_api=True))},
+            "each kind of execution, is_api True and False, needs one orchestration",
+        ),
+        (
+            {"profiles": {**PROFILES, "low": replace(PROFILES["low"], health_port=8091)}},
+            "health port 8091 is that of low, beat",
+        ),
+        ({"routes": [*ROUTES, Route("x", "celery", ("celery",))]}, "the rule for x names a queue twice"),
         (
             {
                 "registered_tasks": {

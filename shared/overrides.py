@@ -89,30 +89,24 @@ class _Layer:
 class _Reader:
     """Reads overrides, and keeps what is wrong with them."""
 
-    def __init__(self, environ: Environment) -> None:
+    def __init__(self, source: Environment) -> None:
         self.mistakes: list[str] = []
-        self._environ = environ
+        self._source = source
 
     def layer(self, prefix: str, overrides: Sequence[Override], *, own: bool = True) -> _Layer:
-        """What the variables of that prefix say."""
-        names = {one.field: f"{prefix.upper()}_{one.setting}" for one in overrides}
-        said = {one.field: self._said(names[one.field], one, self._environ) for one in overrides}
+        """What the variables of that prefix say, or the options of the command line where it is empty."""
+        names = {one.field: f"{prefix.upper()}_{one.setting}" if prefix else one.option for one in overrides}
+        said = {one.field: self._said(names[one.field], one) for one in overrides}
         return _Layer({name: value for name, value in said.items() if value is not None}, names, own)
-
-    def command(self, options: Mapping[str, str]) -> _Layer:
-        """What the options of the command line say, by their names."""
-        names = {one.field: one.option for one in POOL}
-        said = {one.field: self._said(one.option, one, options) for one in POOL if one.option in options}
-        return _Layer({name: value for name, value in said.items() if value is not None}, names)
 
     def fields(self, names: Sequence[str], overrides: Sequence[Override]) -> dict[str, Any]:
         """What the variables of these prefixes say, the later over the earlier."""
         return {key: value for name in names for key, value in self.layer(name, overrides).values.items()}
 
-    def _said(self, variable: str, override: Override, source: Environment) -> Any:
+    def _said(self, variable: str, override: Override) -> Any:
         spec = {"name": variable, "parse": override.parse, "about": override.about, "default": None, "optional": True}
         try:
-            return read(spec, source)
+            return read(spec, self._source)
         except SettingsError as mistake:
             self.mistakes.append(str(mistake))
             return None
@@ -150,8 +144,8 @@ def commanded(profile: Profile, settings: Settings, options: Mapping[str, str]) 
     Raises:
         SettingsError: one line for every option that is wrong, with what was expected.
     """
-    reader = _Reader({})
-    pool = _pool(profile.pool, [reader.command(options)], reader.mistakes)
+    reader = _Reader(options)
+    pool = _pool(profile.pool, [reader.layer("", POOL)], reader.mistakes)
     queues = [name.strip() for name in options.get("--queues", "").split(",") if name.strip()]
     found = replace(profile, pool=pool, queues=tuple(queues) or profile.queues)
     reader.mistakes += _limits(found, settings)

@@ -145,6 +145,11 @@ def test_a_fleet_that_lives_is_in_order_and_a_stranger_is_named(broker: str, req
             "queue file_processing",
         ]
         assert any(line.startswith("default@") and "consumes elsewhere, which no rule has" in line for line in lines)
+        if url:
+            stack.stop_and_wait("default")
+            with Connection(url) as connection, connection.channel() as channel:
+                channel.queue_delete("elsewhere")
+                channel.exchange_delete("elsewhere")
 
 
 def test_the_broker_that_is_asked_is_the_one_that_was_named(redis_url: str) -> None:

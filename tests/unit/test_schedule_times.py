@@ -93,7 +93,7 @@ def test_what_was_due_before_a_change_is_not_made_up_for() -> None:
         ("*/0 * * * *", "five fields"),
         ("-1 * * * *", "five fields.*negative"),
         ("every hour", "five fields.*it has 2"),
-        (0.5, "1 to 3.16224e.07 seconds; 0.5 is not"),
+        (0.5, "1 to 31622400 seconds; 0.5 is not"),
         (float("nan"), "seconds; nan is not"),
         (1e9, "seconds; 1e.09 is not"),
     ],

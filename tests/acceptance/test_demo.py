@@ -148,7 +148,9 @@ def nothing_is_left(family: list[psutil.Process], folder: Path) -> None:
     wait_for(lambda: list(folder.iterdir()) == [], 10, "the folder to be empty")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.matrix) for one in (signal.SIGTERM, signal.SIGKILL))]
+)
 def test_however_it_ends_nothing_is_left(how: signal.Signals, tmp_path: Path) -> None:
     process, family = stays_until_killed([str(BIN / "workers"), "demo", "--keep"], tmp_path)
     with process:

@@ -204,6 +204,7 @@ def test_a_process_beyond_its_hard_limit_is_killed_and_its_message_delivered_aga
     assert not here.events("ended")
 
 
+@pytest.mark.matrix
 def test_processes_are_recycled_after_their_number_of_tasks(start: Callable[..., Probes]) -> None:
     here = start(PROBE_POOL="prefork", PROBE_CONCURRENCY="1", PROBE_MAX_TASKS_PER_CHILD="2")
     here.start("one")

@@ -53,6 +53,7 @@ def taken(url: str) -> list[str]:
     return found
 
 
+@pytest.mark.matrix
 def test_a_message_outlives_the_death_of_rabbitmq(rabbitmq: Stack) -> None:
     publish(rabbitmq.broker_url, "still here")
     before = rabbitmq.parts["broker"].pid
@@ -65,6 +66,7 @@ def test_a_message_outlives_the_death_of_rabbitmq(rabbitmq: Stack) -> None:
     assert taken(rabbitmq.broker_url) == ["still here"]
 
 
+@pytest.mark.matrix
 def test_rabbitmq_listens_on_loopback_alone_and_ends_when_it_is_told_to(rabbitmq: Stack) -> None:
     publish(rabbitmq.broker_url, "still here")
     parts = [psutil.Process(rabbitmq.parts[name].pid) for name in ("broker", "epmd")]

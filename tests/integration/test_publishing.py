@@ -117,6 +117,7 @@ def test_a_broker_that_confirms_nothing_is_an_error_within_ten_seconds(rabbitmq_
         channel.queue_delete(QUEUE)
 
 
+@pytest.mark.matrix  # tests/acceptance/test_brokers.py has a retry that waits
 def test_a_delay_queue_hands_on_and_is_bounded(rabbitmq_url: str) -> None:
     with proxied(rabbitmq_url) as between:
         publisher = Publisher(rabbitmq_url, between)

@@ -117,7 +117,8 @@ class PriorityConsumer(KeepingConsumer):
     def register_with_event_loop(self, hub: Any) -> None:
         """Celery's own."""
         super().register_with_event_loop(hub)
-        hub.on_tick.add(self._consume_what_waited)
+        if self.in_hand.most and not self._on_redis:  # where there is anything that may wait
+            hub.on_tick.add(self._consume_what_waited)
 
     def on_close(self) -> None:
         """Celery's own."""

@@ -226,14 +226,15 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
         return self.app.profile.retries(call.queue)  # type: ignore[no-any-return] # Celery ships no types
 
     def _retry(self, error: Exception) -> NoReturn:
-        wait = jittered(self._retries(self._call()).first_wait, self.request.retries + 1, _LONGEST_WAIT)
+        call = self._call()
+        wait = jittered(self._retries(call).first_wait, self.request.retries + 1, _LONGEST_WAIT)
         wait = error.wait if isinstance(error, UndeliveredError) else wait
         headers = self._dated_headers()
         if isinstance(error, UndeliveredError | UndeliverableError):
             headers[SENDS] = int(headers.get(SENDS, 0)) + 1
         again = self.signature_from_request(self.request, headers=headers, retries=self.request.retries + 1)
         try:
-            send_later(again, self._call().queue, wait, self.app.resources.settings)
+            send_later(again, call.queue, wait, self.app.resources.settings)
         except UNSENT as unsent:
             raise Reject(unsent, requeue=True) from error
         # Only now is this delivery acknowledged: a process that dies in between leaves two messages, and never none.

@@ -6,12 +6,13 @@ kept of the execution goes last.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from callback.aggregation import Verdict, verdict
 from callback.notifications import End, notify
 from callback.rows import results_of_rows
-from monitoring.prometheus_metrics import EXECUTIONS
+from monitoring.prometheus_metrics import EXECUTION_SECONDS, EXECUTIONS
 from shared.api_client import OrganizationAPI
 from shared.backend_models import Execution
 from shared.call import Call, bury
@@ -95,7 +96,7 @@ def _missing_batches(ending: Ending) -> str | None:
     call, execution_id = ending.call, ending.callback.execution_id
     if ending.reaped or ending.execution.execution.is_terminal or call.state.failure(execution_id):
         return None
-    if not ending.run.batches:
+    if ending.run.batches is None:
         starting = call.claims.alive(call.state.claim(execution_id, "orchestration"))
         return "a callback came while the execution was being started" if starting else None
     recorded = call.state.recorded(execution_id)
@@ -119,11 +120,20 @@ def _end(ending: Ending) -> tuple[str, str | None]:
     if not ending.backend.end_execution(row.id, found.status, found.counts, found.message):
         row = ending.backend.execution(row.id).execution
         return row.status, row.error_message
-    EXECUTIONS.labels(found.status).inc()
+    _count(ending, found.status)
     counts = found.counts
     said = {"files": counts.total_files, "successful": counts.successful_files, "failed": counts.failed_files}
     log.info("execution_ended", status=found.status, reaped=ending.reaped, **said)
     return found.status, found.message
+
+
+def _count(ending: Ending, status: str) -> None:
+    EXECUTIONS.inc(status=status)
+    created = ending.execution.execution.created_at
+    if created is not None:
+        kind = "api" if ending.execution.source_config.is_api else "pipeline"
+        seconds = max(0.0, (datetime.now(UTC) - created).total_seconds())
+        EXECUTION_SECONDS.observe(seconds, kind=kind, status=status)
 
 
 def _verdict(ending: Ending) -> Verdict:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from monitoring.prometheus_metrics import NOTIFICATIONS, NOTIFICATIONS_REPEATED
+from monitoring.prometheus_metrics import NOTIFICATIONS, NOTIFICATIONS_DROPPED, NOTIFICATIONS_REPEATED
 from shared.api_client import OrganizationAPI
 from shared.call import Call
 from shared.errors import BackendBusyError, BackendRefusedError, CircuitOpenError, NotFoundError
@@ -57,32 +57,34 @@ def _tell_once(call: Call, backend: OrganizationAPI, notification: Notification,
     if tries == 0:
         return
     if tries > _MOST_TRIES:
-        NOTIFICATIONS.labels("dropped").inc()
+        NOTIFICATIONS_DROPPED.inc(reason="deaths")
         log.error("notification_dropped", notification_id=notification.id, tries=tries - 1)
         return
     if tries > 1:
         NOTIFICATIONS_REPEATED.inc()
     call.deadline.guard()
     try:
-        NOTIFICATIONS.labels(_tell(call, backend, notification, event)).inc()
+        _tell(call, backend, notification, event)
     except (BackendBusyError, CircuitOpenError):
         call.state.not_notified(event.execution_id, notification.id, tries)  # nobody was asked, or took it
         raise
     call.state.notified(event.execution_id, notification.id)
 
 
-def _tell(call: Call, backend: OrganizationAPI, notification: Notification, event: NotificationEvent) -> str:
+def _tell(call: Call, backend: OrganizationAPI, notification: Notification, event: NotificationEvent) -> None:
     try:
         backend.enqueue_notification(event)
     except NotFoundError:
         _send(call, notification, event)
-        return "sent"
+        NOTIFICATIONS.inc(outcome="sent")
+        return
     except BackendRefusedError as refused:
         if refused.retry:
             raise
+        NOTIFICATIONS_DROPPED.inc(reason="refused")
         log.warning("notification_dropped", notification_id=notification.id, reason=str(refused))
-        return "dropped"
-    return "enqueued"
+        return
+    NOTIFICATIONS.inc(outcome="enqueued")
 
 
 def _send(call: Call, notification: Notification, event: NotificationEvent) -> None:

@@ -8,13 +8,14 @@ files. The reaper itself writes nothing at the backend: it sends callbacks, whic
 
 import time
 
-from monitoring.prometheus_metrics import REAPED
+from monitoring.prometheus_metrics import EXECUTIONS_DROPPED, REAPED
 from shared.call import Call
 from shared.claims import Claim, Lease
 from shared.errors import WorkerError
 from shared.execution_state import Run
 from shared.logging_utils import bind_context, fresh_context, get_logger
 from shared.orchestration import batch_claim, finish, send_again
+from shared.passage import REQUEST_ID, carrying, passage_of
 
 log = get_logger(__name__)
 
@@ -45,15 +46,19 @@ def _look_after(call: Call, execution_id: str) -> None:
     run = call.state.run(execution_id)
     if run is None:
         call.state.strike_off(execution_id)
-        REAPED.labels("struck_off").inc()
+        REAPED.inc(action="struck_off")
+        EXECUTIONS_DROPPED.inc()
+        log.warning("execution_unknown")
         return
-    bind_context(organization_id=run.organization_id)
+    passage = passage_of({REQUEST_ID: run.request_id})
+    bind_context(organization_id=run.organization_id, request_id=passage.request_id)
     try:
-        action = _help(call, run)
+        with carrying(passage):
+            action = _help(call, run)
     except WorkerError as error:
         log.warning("reaper_failed", reason=str(error))
         action = "failed"
-    REAPED.labels(action).inc()
+    REAPED.inc(action=action)
     log.info("execution_looked_after", action=action, looks=run.looks + 1)
     call.state.looked_after(execution_id, _next_look(call, run))
 

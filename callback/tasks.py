@@ -5,7 +5,6 @@ from typing import Any
 from callback.finalize import finalize
 from shared.call import Call, bury, note_unknown
 from shared.claims import Claim
-from shared.logging_utils import bind_context
 from shared.models import Callback, parse
 from shared.task import task
 
@@ -30,5 +29,4 @@ def process_batch_callback(call: Call, /, results: list[Any] | None = None, **kw
     """
     note_unknown(Callback, kwargs)
     callback = parse(Callback, {**kwargs, "results": results or []})
-    bind_context(execution_id=callback.execution_id, organization_id=callback.organization_id)
     return finalize(call, callback)

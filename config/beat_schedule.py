@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+# Where the scheduler writes when it last looked for what is due, in seconds since 1970. No entry has such a name.
+TICK_KEY = "workers:beat::tick"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:

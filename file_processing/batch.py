@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from file_processing.file import FileJob, leave_to_retry, process_file
+from monitoring.prometheus_metrics import BATCHES, FILES
 from shared.backend_models import Execution
 from shared.call import Call, bury
 from shared.errors import (
@@ -15,7 +16,7 @@ from shared.errors import (
     StateStoreError,
     WorkerError,
 )
-from shared.logging_utils import get_logger
+from shared.logging_utils import get_logger, inner_context
 from shared.models import Batch, BatchResult, Context, FileData, FileHash, FileResult, Status, parse
 from shared.orchestration import fan_in, fold, is_ours, make_known, places
 
@@ -45,13 +46,15 @@ def process(call: Call, batch: Batch, condemned: str | None = None) -> BatchResu
             raise HandBack(f"{len(results)} of {len(files)} files have ended")
         stopped = _stopped(call, data)
         if stopped is not None:
+            FILES.inc(outcome="stopped")
             results[place] = FileResult(file=file.file_name, status=Status.STOPPED, error=f"the execution is {stopped}")
             continue
         spent = time.time() - state.file_started(data.execution_id, place, time.time())
         deadline = call.deadline.beside(call.settings.file_deadline - spent, "the file")
-        results[place] = _end_of(FileJob(call, context, data, file, place, deadline, condemned))
-        state.record_file(data.execution_id, place, results[place])
-        call.progressed()
+        with inner_context(file_number=file.file_number):
+            results[place] = _end_of(FileJob(call, context, data, file, place, deadline, condemned))
+            state.record_file(data.execution_id, place, results[place])
+            call.progressed()
     return _end(call, data, files, results)
 
 
@@ -116,17 +119,27 @@ def _end_of(job: FileJob) -> FileResult:
     except WorkerError as error:
         if leave_to_retry(error, job.deadline):
             raise
-        log.warning("file_failed", file_number=job.file.file_number, reason=str(error))
+        FILES.inc(outcome="failed")
+        log.warning("file_failed", reason=str(error))
         return FileResult(file=job.file.file_name, status=Status.ERROR, error=str(error))
 
 
 def _end(call: Call, data: FileData, files: dict[str, FileHash], results: dict[str, FileResult]) -> BatchResult:
     result = fold([results[place] for place in files], data.organization_id)
+    BATCHES.inc(outcome=_outcome(result))
     if is_ours(call):
         fan_in(call, result)
     elif files:
         call.state.forget_files(data.execution_id, list(files))
     return result
+
+
+def _outcome(result: BatchResult) -> str:
+    if not result.total_files:
+        return "empty"
+    if not result.failed_files:
+        return "succeeded"
+    return "partial" if result.successful_files else "failed"
 
 
 def abandon(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:

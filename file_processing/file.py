@@ -10,13 +10,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from monitoring.prometheus_metrics import FILES
+from monitoring.prometheus_metrics import FILES, HISTORIES_DROPPED, PAGES
 from shared.api_client import OrganizationAPI
 from shared.backend_models import FileExecution, FileRun
 from shared.call import Call
 from shared.deadline import Deadline
 from shared.errors import BackendBusyError, BackendRefusedError, HandBack, NotFoundError, StateStoreError, WorkerError
-from shared.logging_utils import get_logger
+from shared.logging_utils import bind_context, get_logger
 from shared.models import TERMINAL, Context, FileData, FileHash, FileResult, Stage, Status
 
 log = get_logger(__name__)
@@ -76,6 +76,7 @@ def process_file(job: FileJob) -> FileResult:
     started = time.monotonic()
     job.stage(Stage.STARTED)
     row = job.backend.file_execution(job.data.execution_id, job.data.workflow_id, job.file)
+    bind_context(file_execution_id=row.id)
     if row.status in TERMINAL:
         return _already_ended(job.file, row)
     run = _run(job, row.id)
@@ -87,13 +88,20 @@ def process_file(job: FileJob) -> FileResult:
         execution_time=round(run.execution_time or time.monotonic() - started, 3),
     )
     _store(job, row, run, result)
-    FILES.labels("succeeded" if run.succeeded else "failed").inc()
-    log.info("file_ended", file_execution_id=row.id, status=result.status, seconds=result.execution_time)
+    FILES.inc(outcome="succeeded" if run.succeeded else "failed")
+    PAGES.inc(_pages(run) if run.succeeded else 0)
+    log.info("file_ended", status=result.status, seconds=result.execution_time)
     return result
 
 
+def _pages(run: FileRun) -> int:
+    said = run.result if isinstance(run.result, dict) else run.metadata or {}
+    pages = said.get("pages")
+    return pages if isinstance(pages, int) and pages > 0 else 0
+
+
 def _already_ended(file: FileHash, row: FileExecution) -> FileResult:
-    FILES.labels("skipped").inc()
+    FILES.inc(outcome="skipped")
     error = None if row.status == Status.COMPLETED else row.execution_error or f"the file was {row.status} already"
     return FileResult(
         file=file.file_name, file_execution_id=row.id, status=Status(row.status), error=error, skipped=True
@@ -186,7 +194,8 @@ def _remember(job: FileJob, run: FileRun) -> None:
     """Write the history of a file. Sources that are only listed have no hash; the tools say it then, having read it."""
     file_hash = job.file.file_hash or (run.metadata or {}).get("file_hash")
     if not file_hash:
-        log.warning("file_without_hash", file_number=job.file.file_number)
+        HISTORIES_DROPPED.inc(reason="without_hash")
+        log.warning("file_without_hash")
         return
     file = job.file.model_copy(update={"file_hash": file_hash})
     try:
@@ -194,7 +203,8 @@ def _remember(job: FileJob, run: FileRun) -> None:
     except BackendRefusedError as refused:
         if refused.retry:
             raise
-        log.warning("history_refused", file_number=job.file.file_number, reason=str(refused))
+        HISTORIES_DROPPED.inc(reason="refused")
+        log.warning("history_refused", reason=str(refused))
 
 
 def api_result(result: FileResult, run: FileRun) -> dict[str, Any]:

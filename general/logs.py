@@ -9,9 +9,11 @@ from general.log_records import LogRecords
 from monitoring.prometheus_metrics import LOG_EMISSIONS_DROPPED, LOG_RECORDS
 from shared.call import Call
 from shared.errors import WorkerError
+from shared.execution_log import line_of
 from shared.logging_utils import get_logger
 from shared.models import NonEmpty, Payload
 from shared.redis_connection import redis_client
+from shared.state_store import MARGIN_SECONDS
 
 log = get_logger(__name__)
 
@@ -31,8 +33,8 @@ def consume(call: Call, line: LogLine) -> dict[str, Any]:
     record = record_of(line.message)
     outcome = "passed"
     if record is not None:
-        outcome = "recorded" if _records(call).append(call.task_id, record) else "repeated"
-    LOG_RECORDS.labels(outcome).inc()
+        outcome = "recorded" if _records(call).append(call.task_id, record, line_of(line.message)) else "repeated"
+    LOG_RECORDS.inc(outcome=outcome)
     if outcome == "repeated":
         # Its first delivery shows it, or has died between the two: it is in the history then.
         return {"recorded": True, "shown": False}
@@ -60,6 +62,7 @@ def _records(call: Call) -> LogRecords:
     settings = call.settings
     # A message comes again when its connection is lost, or at the latest when its broker's patience is over.
     remembered = 2 * max(settings.visibility, settings.consumer_timeout)
+    kept = int(settings.execution_deadline) + MARGIN_SECONDS
     return call.app.resources.held(
-        "log_records", lambda: LogRecords(redis_client(settings), settings.log_queue, remembered)
+        "log_records", lambda: LogRecords(redis_client(settings), settings.log_queue, remembered, kept)
     )

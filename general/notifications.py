@@ -85,7 +85,7 @@ def deliver(call: Call, delivery: Delivery, webhooks: Webhooks) -> dict[str, Any
     most = min(delivery.timeout, call.settings.webhook_timeout)
     answer = webhooks.send(post, call.deadline.within(most, "a webhook"))
     judge(answer, delivery, call.sends, longest_wait(call.settings))
-    WEBHOOKS.labels("delivered").inc()
+    WEBHOOKS.inc(outcome="delivered")
     log.info("webhook_delivered", status=answer.status, events=len(delivery.buffer_row_ids) or 1)
     try:
         _told(call).add(delivery.url, keys_of(delivery.payload))
@@ -157,7 +157,7 @@ def judge(answer: Answer, delivery: Delivery, retries: int, longest: float) -> N
         raise UndeliverableError(said, "rejected")
     if retries >= delivery.max_retries:
         raise UndeliverableError(f"{said}; given up after {retries + 1} sends", "exhausted")
-    WEBHOOKS.labels("retried").inc()
+    WEBHOOKS.inc(outcome="retried")
     raise UndeliveredError(said, wait_before(delivery.retry_delay, retries, answer.retry_after, longest))
 
 
@@ -183,7 +183,7 @@ def give_up(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
     """
     bury(call, error, *args, **kwargs)
     reason = error.reason if isinstance(error, UndeliverableError) else "failed"
-    WEBHOOKS_DROPPED.labels(reason).inc()
+    WEBHOOKS_DROPPED.inc(reason=reason)
     try:
         marks = parse(Marks, {**kwargs, "state": "dead"})
     except PayloadError:

@@ -33,7 +33,6 @@ def due(args: tuple[Any, ...]) -> dict[str, Any]:
 
 def start(call: Call, schedule: Due) -> dict[str, Any]:
     """Create the execution of a pipeline that is due, once, and send it to the general worker (contract section 4)."""
-    bind_context(organization_id=schedule.organization_id, pipeline_id=schedule.pipeline_id)
     backend = call.backend(schedule.organization_id)
     try:
         pipeline = backend.pipeline(schedule.pipeline_id)
@@ -46,10 +45,11 @@ def start(call: Call, schedule: Due) -> dict[str, Any]:
         log.info("pipeline_not_started", reason="it is not active")
         return {"status": "skipped", "message": "the pipeline is not active"}
     execution_id = _execution(call, backend, pipeline.workflow, schedule.pipeline_id)
+    bind_context(execution_id=execution_id)
     kwargs = {"scheduled": True, "pipeline_id": schedule.pipeline_id, "use_file_history": True}
     args = [schedule.organization_id, pipeline.workflow, execution_id, {}]
     call.send(_EXECUTE, orchestration_of(is_api=False).queue, args, kwargs)
-    log.info("pipeline_started", execution_id=execution_id)
+    log.info("pipeline_started")
     return {"status": "started", "execution_id": execution_id}
 
 
@@ -87,6 +87,7 @@ def fail(call: Call, error: Exception, schedule: Due) -> None:
         except NotFoundError:
             log.info("pipeline_deleted")
         return
+    bind_context(execution_id=execution_id)
     workflow_id = backend.execution(execution_id).execution.workflow_id
     run = call.state.register(
         Run(execution_id, schedule.organization_id, workflow_id, schedule.pipeline_id, is_api=False)

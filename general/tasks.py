@@ -1,5 +1,6 @@
 """The tasks of the general worker."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from general.logs import LogLine, consume
@@ -23,7 +24,13 @@ def _by_message(call: Call, /, *_args: Any, **_kwargs: Any) -> Claim:
     return message_claim(call.task_id)
 
 
-@task("send_webhook_notification", finalizer=give_up, work=_by_message)
+def _about_webhook(args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> Mapping[str, Any]:
+    payload = args[1] if len(args) > 1 else kwargs.get("payload")
+    execution_id = payload.get("execution_id") if isinstance(payload, Mapping) else None
+    return {"organization_id": kwargs.get("organization_id"), "execution_id": execution_id}
+
+
+@task("send_webhook_notification", finalizer=give_up, work=_by_message, about=_about_webhook)
 def send_webhook_notification(
     call: Call, /, url: Any = None, payload: Any = None, headers: Any = None, timeout: Any = None, **kwargs: Any
 ) -> dict[str, Any]:
@@ -41,7 +48,13 @@ def mark_notifications(call: Call, /, **kwargs: Any) -> dict[str, Any]:
     return mark(call, parse(Marks, kwargs))
 
 
-@task("logs_consumer")
+def _about_line(_args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> Mapping[str, Any]:
+    line = kwargs.get("message")
+    names = ("execution_id", "file_execution_id", "organization_id")
+    return {name: line.get(name) for name in names} if isinstance(line, Mapping) else {}
+
+
+@task("logs_consumer", about=_about_line)
 def logs_consumer(call: Call, /, **kwargs: Any) -> dict[str, Any]:
     """Record a line of an execution's log, and show it. Payload: contract section 1."""
     note_unknown(LogLine, kwargs)
@@ -57,7 +70,11 @@ def _fail(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
     fail(call, error, schedule)
 
 
-@task("scheduler.tasks.execute_pipeline_task", finalizer=_fail, patience=300.0, work=_by_message)
+def _about_pipeline(args: tuple[Any, ...], _kwargs: Mapping[str, Any], /) -> Mapping[str, Any]:
+    return {name: said for name, said in due(args).items() if name != "pipeline_name"}
+
+
+@task("scheduler.tasks.execute_pipeline_task", finalizer=_fail, patience=300.0, work=_by_message, about=_about_pipeline)
 def execute_pipeline_task(call: Call, /, *args: Any, **unknown: Any) -> dict[str, Any]:
     """Start a pipeline that is due. Arguments: contract section 1."""
     note_unknown(Due, unknown)

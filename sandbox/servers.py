@@ -22,6 +22,10 @@ log.console.level = warning
 vm_memory_high_watermark.absolute = 256MB
 disk_free_limit.absolute = 50MB
 """
+_MANAGEMENT = """\
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {port}
+"""
 _VALKEY = """\
 bind 127.0.0.1
 port {port}
@@ -61,10 +65,19 @@ def epmd(port: int) -> Program:
     return Program(["epmd", "-port", str(port), "-address", "127.0.0.1"])
 
 
-def rabbitmq(script: str, folder: Path, ports: tuple[int, int, int], password: str) -> Program:
-    """A RabbitMQ node with the user `stack`; `ports` are those of AMQP, of Erlang and of its epmd."""
+def rabbitmq(
+    script: str, folder: Path, ports: tuple[int, int, int], password: str, management: int | None = None
+) -> Program:
+    """A RabbitMQ node with the user `stack`; `ports` are those of AMQP, of Erlang and of its epmd.
+
+    `management` is the port of its management API, if it is to have one.
+    """
     amqp, erlang, registry = ports
-    configuration = _private(folder / "rabbitmq.conf", _RABBITMQ.format(port=amqp, password=password))
+    settings = _RABBITMQ.format(port=amqp, password=password)
+    settings += _MANAGEMENT.format(port=management) if management else ""
+    configuration = _private(folder / "rabbitmq.conf", settings)
+    if management:
+        _private(folder / "plugins", "[rabbitmq_management].")
     # Paths that do not exist keep the machine's own configuration and plugins out.
     own = {"CONF_ENV_FILE": "env", "ADVANCED_CONFIG_FILE": "advanced.config", "ENABLED_PLUGINS_FILE": "plugins"}
     own |= {"MNESIA_BASE": "mnesia", "LOG_BASE": "log", "PID_FILE": "pid"}

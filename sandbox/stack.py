@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _ROOT = Path(__file__).resolve().parent.parent
-_READY = ('"worker_ready"', "beat: Starting...")
+_READY = ('"worker_ready"', "beat: Starting...", '"monitor_ready"')
 _LOOK_SECONDS = 0.05
 _STOP_SECONDS = 30.0
 FOUR = ("api_deployment", "general", "file_processing", "callback")
@@ -54,6 +54,8 @@ class Stack:
         database_url: the backend's database.
         parts: the processes by name.
         folder: their logs and data; removed with them.
+        management_url: RabbitMQ's management API, of a node of the stack's own that has one.
+        health_ports: where workers, beat and the monitor answer for their health, by name.
     """
 
     def __init__(self, broker_url: str | None = None, database_url: str | None = None) -> None:
@@ -61,8 +63,11 @@ class Stack:
         self.parts: dict[str, Part] = {}
         self.key = secrets.token_urlsafe(32)
         self.redis_password = secrets.token_urlsafe(16)
-        self.redis_port, backend_port = free_ports(2)
+        self._picked: set[int] = set()
+        self.redis_port, backend_port = self._pick(2)
         self._ports = {"redis": self.redis_port}
+        self.health_ports: dict[str, int] = {}
+        self.management_url = ""
         self.backend_url = f"http://127.0.0.1:{backend_port}"
         self.redis_url = f"redis://:{self.redis_password}@127.0.0.1:{self.redis_port}/0"
         self.broker_url = broker_url or self.redis_url
@@ -92,6 +97,14 @@ class Stack:
             kill_group(part.pid)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _pick(self, count: int) -> list[int]:
+        """Free ports, and none of those that parts of this stack have been given and may not listen on yet."""
+        found: list[int] = []
+        while len(found) < count:
+            found += [port for port in free_ports(count - len(found)) if port not in self._picked | set(found)]
+        self._picked.update(found)
+        return found
+
     def environment(self, **extra: str) -> dict[str, str]:
         """What every part finds in its environment."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
@@ -100,6 +113,10 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             "ENVIRONMENT": "development",
             "LOG_FORMAT": "json",
+            "HEALTH_HOST": "127.0.0.1",
+            "CELERY_HEALTH_PORT": "0",
+            "BEAT_HEALTH_PORT": "0",
+            "MONITOR_HEALTH_PORT": "0",
             "INTERNAL_API_BASE_URL": f"{self.backend_url}/internal",
             "INTERNAL_SERVICE_API_KEY": self.key,
             "CELERY_BROKER_URL": self.broker_url,
@@ -140,7 +157,7 @@ class Stack:
 
     def start_redis_broker(self, *, persistent: bool = True) -> None:
         """Start a Valkey server of its own as the broker, which can be restarted without the state store."""
-        (port,) = free_ports(1)
+        (port,) = self._pick(1)
         self.broker_url = f"redis://:{self.redis_password}@127.0.0.1:{port}/0"
         self._start_valkey("broker", port, persistent)
 
@@ -149,8 +166,10 @@ class Stack:
         self._ports[name] = port
         self.start(name, program.argv)
 
-    def start_rabbitmq(self) -> None:
+    def start_rabbitmq(self, *, management: bool = False) -> None:
         """Start a private RabbitMQ node as the broker; its durable queues and their messages outlive a kill.
+
+        With its management API, if that is wanted, at `management_url`.
 
         Raises:
             StackError: RabbitMQ is not installed here.
@@ -158,14 +177,17 @@ class Stack:
         script = servers.rabbitmq_program()
         if script is None:
             raise StackError("RabbitMQ is not installed here; install it, as in `apt-get install rabbitmq-server`")
-        amqp, erlang, registry = free_ports(3)
+        amqp, erlang, registry, api = self._pick(4)
         password = secrets.token_urlsafe(16)
         self.broker_url = f"amqp://stack:{password}@127.0.0.1:{amqp}//"
+        self.management_url = f"http://stack:{password}@127.0.0.1:{api}" if management else ""
         self._ports |= {"broker": amqp, "epmd": registry}
         usual = self.environment()
         self.start("epmd", servers.epmd(registry).argv)
         wait_for(lambda: listens("127.0.0.1", registry), _STOP_SECONDS, "epmd")
-        node = servers.rabbitmq(script, self.folder / "broker.d", (amqp, erlang, registry), password)
+        node = servers.rabbitmq(
+            script, self.folder / "broker.d", (amqp, erlang, registry), password, api if management else None
+        )
         self.start("broker", node.argv, usual | dict(node.environment))
 
     def start_backend(self, **settings: str) -> None:
@@ -177,12 +199,24 @@ class Stack:
 
     def start_workers(self, *profiles: str, **settings: str) -> None:
         """Start one worker process per profile."""
-        for profile in profiles:
-            self.start(profile, [sys.executable, "-P", "-m", "shared", profile], self.environment(**settings))
+        for profile, port in zip(profiles, self._pick(len(profiles)), strict=True):
+            self.health_ports[profile] = port
+            environment = self.environment(**{f"{profile.upper()}_HEALTH_PORT": str(port)} | settings)
+            self.start(profile, [sys.executable, "-P", "-m", "shared", profile], environment)
 
     def start_beat(self, name: str = "beat", **settings: str) -> Part:
         """Start a scheduler. It is ready when it waits for its lock, which another may have."""
-        return self.start(name, [sys.executable, "-P", "-m", "shared.beat"], self.environment(**settings))
+        environment = self.environment(**self._health_port(name, "BEAT") | settings)
+        return self.start(name, [sys.executable, "-P", "-m", "shared.beat"], environment)
+
+    def start_monitor(self, **settings: str) -> Part:
+        """Start the monitor. It is ready when it answers."""
+        environment = self.environment(**self._health_port("monitor", "MONITOR") | settings)
+        return self.start("monitor", [sys.executable, "-P", "-m", "shared.monitor"], environment)
+
+    def _health_port(self, name: str, of: str) -> dict[str, str]:
+        (self.health_ports[name],) = self._pick(1)
+        return {f"{of}_HEALTH_PORT": str(self.health_ports[name])}
 
     def wait_until_ready(self, seconds: float = 60) -> None:
         """Wait until the backend listens and every worker consumes.

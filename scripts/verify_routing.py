@@ -6,4 +6,4 @@ import sys
 from scripts.commands.processes import become
 
 if __name__ == "__main__":
-    become("shared.routing", ["verify", *sys.argv[1:]])
+    become("shared.commands.routing", ["verify", *sys.argv[1:]])

@@ -24,6 +24,7 @@ from monitoring.prometheus_metrics import (
     BACKEND_SECONDS,
     CIRCUIT_CHANGES,
     CIRCUIT_STATE,
+    CIRCUIT_STATES,
 )
 from shared import backend_protocol as protocol
 from shared.api_executions import ExecutionsAPI
@@ -46,14 +47,21 @@ from shared.errors import (
 )
 from shared.logging_utils import get_logger
 from shared.network import BoundedNetwork, Pool
+from shared.passage import http_headers
 from shared.retry_utils import RetryPolicy
+from shared.tracing import span
 
 M = TypeVar("M", bound=BaseModel)
 
 log = get_logger(__name__)
 
 _KEPT_ALIVE_SECONDS = 15.0
-_STATES = {"closed": 0, "half_open": 1, "open": 2}
+_OUTCOMES: tuple[tuple[type[WorkerError], str], ...] = (
+    (BackendRefusedError, "refused"),
+    (BackendBusyError, "busy"),
+    (BackendFailedError, "failed"),
+    (BackendUnreachableError, "unreachable"),
+)
 _READ = frozenset({b"content-type", b"retry-after", b"location"})
 
 
@@ -149,7 +157,7 @@ class InternalAPIClient(InstallationAPI):
             raise
         finally:
             if attempts > 1:
-                BACKEND_RETRIES.labels(request.endpoint.route).inc(attempts - 1)
+                BACKEND_RETRIES.inc(attempts - 1, route=request.endpoint.route)
 
     def _attempt(self, sent: "_Sent[M]", tenant: str, deadline: Deadline) -> M:
         group = sent.endpoint.group
@@ -158,19 +166,27 @@ class InternalAPIClient(InstallationAPI):
             with self._gates[group].passing(deadline):
                 return self._breakers[group].call(lambda: self._send(sent, deadline), tenant)
         except CircuitOpenError:
-            BACKEND_REQUESTS.labels(sent.endpoint.route, "circuit_open").inc()
+            BACKEND_REQUESTS.inc(route=sent.endpoint.route, status="none", outcome="circuit_open")
             raise
 
     def _send(self, sent: "_Sent[M]", deadline: Deadline) -> M:
-        endpoint, outcome, begun = sent.endpoint, "no_answer", time.perf_counter()
-        try:
-            with deadline.step(str(endpoint)):
-                status, headers, body = self._exchange(sent, deadline)
-            outcome = f"{status // 100}xx"
-            return protocol.decode(endpoint, status, headers, body, self._settings.backend_key.hide)
-        finally:
-            BACKEND_REQUESTS.labels(endpoint.route, outcome).inc()
-            BACKEND_SECONDS.labels(endpoint.route).observe(time.perf_counter() - begun)
+        endpoint, answered, outcome, begun = sent.endpoint, "none", "unfinished", time.perf_counter()
+        named = {"http.request.method": endpoint.method, "url.template": endpoint.route}
+        with span("CLIENT", str(endpoint), **named) as say:
+            try:
+                with deadline.step(str(endpoint)):
+                    status, headers, body = self._exchange(sent, deadline)
+                answered = f"{status // 100}xx"
+                answer = protocol.decode(endpoint, status, headers, body, self._settings.backend_key.hide)
+                outcome = "ok"
+            except WorkerError as error:
+                outcome = next((name for kind, name in _OUTCOMES if isinstance(error, kind)), outcome)
+                raise
+            finally:
+                say(outcome=outcome)
+                BACKEND_REQUESTS.inc(route=endpoint.route, status=answered, outcome=outcome)
+                BACKEND_SECONDS.observe(time.perf_counter() - begun, route=endpoint.route)
+        return answer
 
     def _exchange(self, sent: "_Sent[M]", deadline: Deadline) -> tuple[int, dict[str, str], bytes]:
         settings, endpoint = self._settings, sent.endpoint
@@ -192,7 +208,7 @@ class InternalAPIClient(InstallationAPI):
                     httpx.Request(
                         endpoint.method,
                         sent.url,
-                        headers=sent.headers,
+                        headers={**sent.headers, **http_headers()},
                         content=sent.content,
                         extensions={"timeout": times},
                     ),
@@ -256,8 +272,8 @@ def _say_what_is_repeated(error: BaseException | None, seconds: float) -> None:
 def _breaker(settings: Settings, group: RouteGroup) -> CircuitBreaker:
     def listen(before: str, after: str) -> None:
         log.warning("circuit_changed", group=group.value, before=before, after=after)
-        CIRCUIT_STATE.labels(group).set(_STATES[after])
-        CIRCUIT_CHANGES.labels(group, after).inc()
+        CIRCUIT_STATE.set(CIRCUIT_STATES.index(after), group=group)
+        CIRCUIT_CHANGES.inc(group=group, state=after)
 
     policy = BreakerPolicy(
         failures=settings.breaker_failures,
@@ -266,7 +282,6 @@ def _breaker(settings: Settings, group: RouteGroup) -> CircuitBreaker:
         window=settings.breaker_window,
         recovery=settings.breaker_recovery,
     )
-    CIRCUIT_STATE.labels(group).set(_STATES["closed"])
     return CircuitBreaker(policy, _outcome_of, listen)
 
 

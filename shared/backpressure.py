@@ -70,7 +70,7 @@ class Gate:
         opens_at = self._opens_at
         self._wait_until(opens_at, deadline)
         if self._room is not None and not self._room.acquire(blocking=False):
-            BACKEND_HELD.labels(self._group, "room").inc()
+            BACKEND_HELD.inc(group=self._group, reason="room")
             with deadline.step("waiting for room at the backend"):
                 found = self._room.acquire(timeout=deadline.remaining)
             if not found:
@@ -81,7 +81,7 @@ class Gate:
         left = opens_at - self._clock()
         if left <= 0:
             return
-        BACKEND_HELD.labels(self._group, "pause").inc()
+        BACKEND_HELD.inc(group=self._group, reason="pause")
         if left >= deadline.remaining:
             raise BackendBusyError(f"the backend asked for a pause of its {self._group} requests", left)
         with deadline.step("waiting as the backend asked"):

@@ -8,13 +8,14 @@ from typing import Any
 
 import kombu.exceptions
 from amqp.exceptions import AMQPError
-from celery import Celery
 from pydantic import BaseModel
 from redis import RedisError
 
 from config.queue_routing import DEAD_LETTERS
 from config.workers import Profile
+from monitoring.prometheus_metrics import MESSAGES_DROPPED
 from shared.api_client import OrganizationAPI
+from shared.application import Application
 from shared.claims import Claims, Lease
 from shared.config import Settings
 from shared.deadline import Deadline
@@ -22,6 +23,7 @@ from shared.errors import BrokerError, StateStoreError
 from shared.execution_state import ExecutionState
 from shared.lifecycle import Resources
 from shared.logging_utils import get_logger
+from shared.task_metrics import number, queue_label
 
 log = get_logger(__name__)
 
@@ -33,9 +35,10 @@ SENDS = "sends"  # header: how often a webhook was sent, as far as that is known
 _OF_THIS_TRY = {FIRST_TRIED, SENDS}
 
 
-class WorkerApp(Celery):  # type: ignore[misc] # Celery ships no types
+class WorkerApp(Application):
     """The Celery application, with what its tasks need."""
 
+    events_cls = "shared.events:Events"
     profile: Profile
     resources: Resources
 
@@ -77,7 +80,7 @@ class Call:
     def age(self) -> float:
         """Seconds since the message was first delivered: 0 for its first delivery."""
         now = time.time()
-        return now - float(self.headers.get(FIRST_TRIED, now))
+        return now - number(self.headers, FIRST_TRIED, now)
 
     @property
     def stopping(self) -> threading.Event:
@@ -147,3 +150,4 @@ def bury(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
     headers |= {"kept_from": call.queue, "kept_because": str(error)}
     log.error("message_kept", queue=call.queue, reason=str(error))
     call.send(call.task, DEAD_LETTERS, list(args), kwargs, headers=headers, task_id=call.task_id)
+    MESSAGES_DROPPED.inc(name=call.task, queue_name=queue_label(call.queue), reason="failed")

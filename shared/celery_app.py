@@ -1,38 +1,37 @@
 """The one Celery application: built from a profile and settings, the same for every worker."""
 
-import shared.without_django  # noqa: F401, I001 # first: it must come before Celery
+import shared.without_extras  # noqa: F401, I001 # first: it must come before Celery
 
 import argparse
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery.exceptions import DuplicateTaskNameWarning
 
 from config.workers import Profile, UnknownProfileError, profile_named
-from shared import lifecycle, timers
+from shared import lifecycle, process_health, remote_control, timers, tracing
 from shared.celery_settings import celery_settings, pool_settings, publishing_options
 from shared.config import Settings
 from shared.call import WorkerApp
 from shared.overrides import POOL, commanded, load
+from shared.passage import message_headers
 from shared.start_check import RoutingError, refuse_broken
 from shared.task import register
+from shared.tracing import span
 from shared.variables import SettingsError
 
 
 class _App(WorkerApp):
     """The application of a worker process."""
 
-    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
-        """Celery's own, but to the broker of the settings: Celery takes what the environment has, unread."""
-        return super().connection_for_read(url or self.resources.settings.broker_url.reveal(), **options)
-
-    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
-        """Likewise, and a publish never hangs on it."""
-        found = self.resources.settings
-        return super().connection_for_write(url or found.broker_url.reveal(), **publishing_options(found) | options)
+    def send_task(self, name: str, *args: Any, headers: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Celery's own, through which retries and hand-backs go too: whose request it is goes with every message."""
+        queue = options.get("queue")
+        with span("PRODUCER", f"send {name}", queue=getattr(queue, "name", queue)):
+            return super().send_task(name, *args, headers={**(headers or {}), **message_headers()}, **options)
 
     def __reduce__(self) -> tuple[Callable[[str], WorkerApp], tuple[str]]:
         """A spawned child of a prefork pool builds its own, from the same environment."""
@@ -45,8 +44,7 @@ def build_app(profile: Profile, settings: Settings) -> WorkerApp:
     Raises:
         DuplicateTaskNameWarning: two functions have one task name. Celery only warns, and one of them silently wins.
     """
-    # No fixups: Celery's own would import Django wherever DJANGO_SETTINGS_MODULE is set.
-    app = _App(profile.name, fixups=[])
+    app = _App(profile.name, settings.broker_url.reveal(), publishing_options(settings))
     app.profile = profile
     app.resources = lifecycle.Resources(settings)
     app.conf.update(celery_settings(profile, settings))
@@ -64,10 +62,13 @@ def worker_app(profile_name: str) -> WorkerApp:
         profile, settings = load(profile_named(profile_name))
         refuse_broken(profile)
         app = build_app(profile, settings)
+        tracing.install(settings, f"workers-{profile.name}")
     except (SettingsError, UnknownProfileError, RoutingError) as error:
         sys.exit(f"workers: {profile_name} cannot start:\n{error}")
     lifecycle.install(app.resources, app.steps["worker"])
+    process_health.install(app)
     timers.install(app)
+    remote_control.install()
     return app
 
 

@@ -181,7 +181,8 @@ def _redis_options(settings: BaseSettings) -> dict[str, Any]:
         "unacked_restore_throttle": 1,
         "unacked_mutex_expire": 30,
         "socket_connect_timeout": 4,
-        "socket_timeout": 30,
+        # The loop waits for a frozen Redis in its own thread, and its next look at the socket is not before this.
+        "socket_timeout": 3,
         "socket_keepalive": True,
         "health_check_interval": 25,
     }

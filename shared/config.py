@@ -3,12 +3,12 @@
 No pydantic here, so that a process that needs only its settings (the scheduler) stays light.
 """
 
-import math
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
+from shared.contradictions import contradictions
 from shared.variables import (
     Network,
     Secret,
@@ -19,6 +19,7 @@ from shared.variables import (
     broker_address,
     host,
     integer,
+    management_address,
     networks,
     number,
     one_of,
@@ -30,8 +31,7 @@ from shared.variables import (
     var,
 )
 
-_WEAK_KEYS = frozenset({"changeme", "secret", "password", "internal", "test", "dev-internal-key-123", "internal-key"})
-_SHORTEST_KEY = 16
+_SHORTEST_HIDDEN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,10 @@ class BaseSettings:
         "the least severe lines that are logged",
         "INFO",
     )
+    log_format: str = var(
+        "LOG_FORMAT", one_of("auto", "json", "console"), "auto is console on a terminal, else json", "auto"
+    )
+    health_host: str = var("HEALTH_HOST", host, "the address that the health server listens on", "0.0.0.0")  # noqa: S104 # probes and scrapers come from other machines
     broker_url: Secret = var("CELERY_BROKER_URL", broker_address, "the message broker, RabbitMQ or Redis")
     queue_type: str = var(
         "CELERY_QUEUE_TYPE",
@@ -104,10 +108,23 @@ class BaseSettings:
                 values[spec.name] = read(spec.metadata, environ)
             except SettingsError as mistake:
                 mistakes.append(str(mistake))
-        mistakes += _contradictions(values)
+        mistakes += contradictions(values)
         if mistakes:
             raise SettingsError("\n".join(mistakes))
         return cls(**values)
+
+    def secrets(self) -> list[Secret]:
+        """Every secret that is set, and the broker's password by itself, unless it is as short as a common word."""
+        held = (getattr(self, spec.name) for spec in fields(self))
+        found = [value for value in held if isinstance(value, Secret) and value]
+        password = urlsplit(self.broker_url.reveal()).password or ""
+        return [*found, *(Secret(form) for form in {password, unquote(password)} if len(form) >= _SHORTEST_HIDDEN)]
+
+    def hide(self, text: str) -> str:
+        """That text without any of the secrets in it."""
+        for secret in self.secrets():
+            text = secret.hide(text)
+        return text
 
     def describe(self) -> dict[str, str]:
         """Every variable with its effective value, secrets masked."""
@@ -115,11 +132,29 @@ class BaseSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorSettings(BaseSettings):
+    """What the monitor needs."""
+
+    monitor_interval: float = var(
+        "MONITOR_INTERVAL_SECONDS", number(0.2, 300), "seconds between two rounds of the monitor", "5"
+    )
+    management_url: Secret | None = var(
+        "RABBITMQ_MANAGEMENT_URL",
+        management_address,
+        "RabbitMQ's management API, with user and password, where there is one",
+        optional=True,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(BaseSettings):
     """The whole configuration of a worker."""
 
-    log_format: str = var(
-        "LOG_FORMAT", one_of("auto", "json", "console"), "auto is console on a terminal, else json", "auto"
+    traces: str = var(
+        "OTEL_TRACES_EXPORTER",
+        one_of("none", "otlp", "console"),
+        "where spans go; OpenTelemetry's SDK reads its other OTEL_ variables itself",
+        "none",
     )
     backend_url: str = var("INTERNAL_API_BASE_URL", api_address, "the backend's internal API; ends in /internal")
     backend_key: Secret = var("INTERNAL_SERVICE_API_KEY", api_key, "the key to the internal API")
@@ -260,74 +295,3 @@ class Settings(BaseSettings):
         "seconds an execution may take; its state is kept an hour longer",
         "14400",
     )
-
-
-def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    found: list[str] = []
-    key = values.get("backend_key")
-    if key and values.get("environment") != "development":
-        weak = key.reveal().lower() in _WEAK_KEYS or len(key.reveal()) < _SHORTEST_KEY
-        if weak:
-            found.append(
-                f"INTERNAL_SERVICE_API_KEY is a well-known key or shorter than {_SHORTEST_KEY} characters: "
-                "set a random one, the same as the backend's (ENVIRONMENT=development accepts any)"
-            )
-    for low, high, names in (
-        ("backend_timeout", "batch_slice", "INTERNAL_API_TIMEOUT must be below BATCH_SLICE_SECONDS"),
-        (
-            "file_deadline",
-            "execution_deadline",
-            "FILE_DEADLINE_SECONDS must be below EXECUTION_DEADLINE_SECONDS",
-        ),
-    ):
-        if low in values and high in values and values[low] >= values[high]:
-            found.append(f"{names}: {values[low]:g} is not below {values[high]:g}")
-    found += _certificates(
-        values.get("backend_ca"), values.get("backend_client_cert"), values.get("backend_client_key")
-    )
-    found += _holding_times(values)
-    return found
-
-
-def _holding_times(values: Mapping[str, Any]) -> list[str]:
-    """How long a message may be held, against how long the broker lets us: the table of times in ARCHITECTURE.md."""
-    if "broker_url" not in values:
-        return []
-    redis_broker = values["broker_url"].reveal().startswith("redis")
-    name, most = (
-        ("BROKER_VISIBILITY_TIMEOUT", values.get("visibility", math.inf))
-        if redis_broker
-        else ("BROKER_CONSUMER_TIMEOUT", values.get("consumer_timeout", math.inf))
-    )
-    held = sum(values.get(part, 0) for part in ("batch_slice", "backend_timeout", "drain"))
-    longest = {
-        "BATCH_SLICE_SECONDS, INTERNAL_API_TIMEOUT and DRAIN_SECONDS together": held,
-        "TASK_DEADLINE_SECONDS": values.get("task_deadline", 0),
-    }
-    return [
-        f"{what} must be below {name}, after which a broker gives a held message to another worker: "
-        f"{seconds:g} is not below {most:g}"
-        for what, seconds in longest.items()
-        if seconds >= most
-    ]
-
-
-def _certificates(authorities: str | None, certificate: str | None, key: str | None) -> list[str]:
-    if key and not certificate:
-        return ["INTERNAL_API_CLIENT_KEY is set without INTERNAL_API_CLIENT_CERT, the certificate it belongs to"]
-    found: list[str] = []
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:
-        if authorities:
-            context.load_verify_locations(authorities)
-    except ssl.SSLError as error:
-        found.append(f"INTERNAL_API_CA_BUNDLE must hold certificates; {authorities} does not: {error}")
-    try:
-        if certificate:
-            context.load_cert_chain(certificate, key, password="")  # or OpenSSL asks the terminal
-    except ssl.SSLError as error:
-        found.append(
-            "INTERNAL_API_CLIENT_CERT and INTERNAL_API_CLIENT_KEY must belong together, the key without a passphrase; "
-            f"{certificate} and {key or 'itself'} do not: {error}"
-        )
-    return found

@@ -13,10 +13,13 @@ from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import Consumer
 
 from config.queue_routing import DEAD_LETTERS
+from monitoring.prometheus_metrics import MESSAGES_DROPPED
 from shared.logging_utils import get_logger
+from shared.task_metrics import queue_label
 
 log = get_logger(__name__)
 
+_LONGEST_NAME = 200
 _QUEUE_REMEDY = (
     "the queue exists as another type than CELERY_QUEUE_TYPE says: set that to the queue's type; or, to change it, "
     "stop all who publish to it or consume it, let it run empty, delete it, and start everybody with the new type"
@@ -67,30 +70,35 @@ class KeepingConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
             try:
                 return handle(message)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                return self._keep(message, f"it breaks Celery's protocol: {type(error).__name__}")
+                return self._keep(message, "protocol", f"it breaks Celery's protocol: {type(error).__name__}")
 
         return handle_or_keep
 
     def on_unknown_task(self, _body: Any, message: Any, _error: Exception) -> None:
         """A task that nobody here has."""
-        self._keep(message, "this worker has no task of that name")
+        self._keep(message, "unknown_task", "this worker has no task of that name")
 
     def on_unknown_message(self, _body: Any, message: Any) -> None:
         """A message that is no task."""
-        self._keep(message, "it is not a task message")
+        self._keep(message, "not_a_task", "it is not a task message")
 
     def on_invalid_task(self, _body: Any, message: Any, error: Exception) -> None:
         """A task message that breaks Celery's protocol."""
-        self._keep(message, f"it is not a valid task message: {type(error).__name__}")
+        self._keep(message, "invalid", f"it is not a valid task message: {type(error).__name__}")
 
     def on_decode_error(self, message: Any, error: Exception) -> None:
         """A body that is not what its headers say, or that is not JSON."""
-        self._keep(message, f"its body cannot be read: {type(error).__name__}")
+        self._keep(message, "unreadable", f"its body cannot be read: {type(error).__name__}")
 
-    def _keep(self, message: Any, reason: str) -> None:
+    def _keep(self, message: Any, kind: str, reason: str) -> None:
         headers = message.headers or {}
         queue = message.delivery_info.get("routing_key")
-        log.error("message_kept", task=headers.get("task"), task_id=headers.get("id"), queue=queue, reason=reason)
+        if str(message.delivery_info.get("exchange", "")).endswith("pidbox"):
+            # A word of another platform's workers among themselves, which all on this broker hear.
+            message.ack_log_error(logging.getLogger(__name__), self.connection_errors)
+            return
+        task, task_id = (str(headers.get(name))[:_LONGEST_NAME] for name in ("task", "id"))
+        log.error("message_kept", task=task, task_id=task_id, queue=queue, reason=reason)
         # A failure here leaves the message unacknowledged: the broker gives it out again.
         with self.app.producer_or_acquire() as producer:
             producer.publish(
@@ -101,4 +109,5 @@ class KeepingConsumer(Consumer):  # type: ignore[misc] # Celery ships no types
                 routing_key=DEAD_LETTERS,
                 declare=[self.app.amqp.queues[DEAD_LETTERS]],
             )
+        MESSAGES_DROPPED.inc(name="unknown", queue_name=queue_label(queue), reason=kind)
         message.ack_log_error(logging.getLogger(__name__), self.connection_errors)

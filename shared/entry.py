@@ -5,7 +5,7 @@ only one function. So the kind of the execution picks a row of the registry (con
 """
 
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from config.workers import Orchestration, orchestration_of
@@ -23,7 +23,7 @@ from shared.errors import (
     TransientError,
 )
 from shared.execution_state import Run
-from shared.logging_utils import bind_context, get_logger
+from shared.logging_utils import get_logger
 from shared.models import Context, ExecuteOptions, ExecuteRequest, FileHash, Status, parse
 from shared.orchestration import fan_out, finish, run_of, send_again
 from shared.task import task
@@ -45,6 +45,10 @@ def _work(call: Call, /, *args: Any, **_options: Any) -> Claim | None:
     return call.state.claim(args[2], "orchestration") if named else None
 
 
+def _about(args: tuple[Any, ...], _kwargs: Mapping[str, Any], /) -> Mapping[str, Any]:
+    return dict(zip(("organization_id", "workflow_id", "execution_id"), args, strict=False))
+
+
 def _end_failed(call: Call, error: Exception, /, *args: Any, **options: Any) -> None:
     """Keep the reason, and have the callback write it: one place writes how executions end."""
     if len(args) < 3 or not all(isinstance(value, str) and value for value in args[:3]):
@@ -60,7 +64,14 @@ def _end_failed(call: Call, error: Exception, /, *args: Any, **options: Any) -> 
     finish(call, run)
 
 
-@task("async_execute_bin", "async_execute_bin_api", finalizer=_end_failed, patience=_PATIENCE_SECONDS, work=_work)
+@task(
+    "async_execute_bin",
+    "async_execute_bin_api",
+    finalizer=_end_failed,
+    patience=_PATIENCE_SECONDS,
+    work=_work,
+    about=_about,
+)
 def async_execute_bin(
     call: Call,
     /,
@@ -71,7 +82,6 @@ def async_execute_bin(
     **options: Any,
 ) -> dict[str, Any]:
     """Start an execution. Arguments and return: contract section 1; keyword arguments we do not know are logged."""
-    bind_context(execution_id=execution_id, organization_id=schema_name)
     note_unknown(ExecuteOptions, options)
     request = parse(
         ExecuteRequest,
@@ -115,7 +125,7 @@ def _forward(
         )
     call.settle(done=False)  # it is the next worker's to do
     call.send(call.task, kind.queue, list(args), options, headers={_FORWARDED: call.queue}, task_id=call.task_id)
-    MESSAGES_FORWARDED.labels(call.task, kind.queue).inc()
+    MESSAGES_FORWARDED.inc(name=call.task, queue_name=kind.queue)
     log.info("message_forwarded", queue=kind.queue)
     return _answer(call, request, status="forwarded", message=f"sent on to {kind.queue}")
 

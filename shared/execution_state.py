@@ -1,9 +1,9 @@
 """What the workers keep between tasks, in the Redis that the backend reads API results from (`CACHE_REDIS_*`).
 
 All keys of an execution share the prefix `workers:execution:{id}:` (its context is `context:{id}`) and expire after its
-deadline, whatever happens. Once it has ended, `…:ended` is all that is left for a while: nothing is written for it any
-more, so that no late copy of a message brings back what was cleared away. The backend's list of results (contract
-section 2) outlives it.
+deadline, whatever happens. Once it has ended, `…:ended` is all that is left for a while, with the lines of its log:
+nothing else is written for it any more, so that no late copy of a message brings back what was cleared away. The
+backend's list of results (contract section 2) outlives it.
 """
 
 import json
@@ -16,6 +16,8 @@ from typing import Any
 from shared.claims import TOMBSTONE_SECONDS, Claim
 from shared.file_state import FileState
 from shared.models import BatchResult, Context
+from shared.passage import REQUEST_ID, current
+from shared.recent_errors import RecentErrors
 from shared.reservations import Reservations
 from shared.state_errors import translated
 from shared.state_store import REGISTER_KEY, flat, key_of
@@ -55,6 +57,7 @@ class Run:
         batches: how many results it waits for; None before its files went out.
         files: how many files are in them, or are known of it.
         looks: how often the reaper has looked after it.
+        request_id: of the user's request that started it.
     """
 
     execution_id: str
@@ -66,6 +69,7 @@ class Run:
     batches: int | None = None
     files: int = 0
     looks: int = 0
+    request_id: str | None = None
 
 
 class ExecutionState(FileState):
@@ -75,6 +79,11 @@ class ExecutionState(FileState):
     def reservations(self) -> Reservations:
         """Which files of a source executions hold."""
         return Reservations(self._redis)
+
+    @property
+    def errors(self) -> RecentErrors:
+        """The last errors of the fleet."""
+        return RecentErrors(self._redis)
 
     def claim(self, execution_id: str, what: str) -> Claim:
         """A piece of an execution's work, to take a lease on."""
@@ -88,6 +97,8 @@ class ExecutionState(FileState):
         Returns: what is known of it.
         """
         known = {name: _text(getattr(run, name)) for name in _IDENTITY if getattr(run, name) is not None}
+        if passage := current():
+            known[REQUEST_ID] = passage.request_id
         known["deadline"] = str(run.deadline or time.time() + self._deadline)
         self._run_script("register", run.execution_id, ["run"], *flat(known))
         return self.run(run.execution_id) or run
@@ -155,6 +166,7 @@ class ExecutionState(FileState):
         """Delete every key of an execution that has ended, and remember that it has."""
         with translated(), self._redis.pipeline() as pipe:
             pipe.set(key_of(execution_id, "ended"), "1", ex=TOMBSTONE_SECONDS)
+            pipe.expire(key_of(execution_id, "log"), TOMBSTONE_SECONDS)  # which is read when something went wrong
             pipe.delete(_context_key(execution_id), *(key_of(execution_id, what) for what in _KEYS))
             pipe.zrem(REGISTER_KEY, execution_id)
             pipe.execute()
@@ -255,6 +267,7 @@ def _run(stored: Mapping[str, str]) -> Run:
         batches=int(stored["batches"]) if "batches" in stored else None,
         files=int(stored.get("files", 0)),
         looks=int(stored.get("looks", 0)),
+        request_id=stored.get(REQUEST_ID),
     )
 
 

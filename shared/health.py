@@ -11,6 +11,7 @@ import redis
 from kombu.connection import Connection
 
 from shared.api_client import InternalAPIClient
+from shared.celery_settings import publishing_options
 from shared.config import Settings
 from shared.errors import (
     BackendFailedError,
@@ -33,7 +34,10 @@ _BACKEND_REMEDIES: tuple[tuple[type[Exception], str], ...] = (
         "start the backend, or correct INTERNAL_API_BASE_URL; for certificates there is INTERNAL_API_CA_BUNDLE",
     ),
 )
-_BROKER_REMEDY = "start the broker, or correct host, virtual host, user and password in CELERY_BROKER_URL"
+_BROKER_REMEDY = (
+    "start the broker, or correct host, virtual host, user and password in CELERY_BROKER_URL; one that is out of "
+    "memory or disk takes no messages either (rabbitmq-diagnostics alarms)"
+)
 _REDIS_REMEDY = "start Redis, or correct host, port, database, user and password in CACHE_REDIS_*"
 
 
@@ -103,9 +107,13 @@ def broker(settings: Settings) -> Iterator[Finding]:
             yield from _redis("broker", client, settings)
         return
     begun = time.perf_counter()
-    with Connection(url, connect_timeout=5) as connection:
+    options = publishing_options(settings)
+    options["transport_options"] |= {"confirm_publish": True}
+    with Connection(url, **options) as connection:
         connection.connect()
         server: Mapping[str, Any] = connection.connection.server_properties
+        # To nobody: confirmed, and gone. One that is out of memory or disk lets everybody in, and confirms nothing.
+        connection.Producer().publish("", routing_key=_PROBE_KEY, delivery_mode="transient", retry=False)
         found = f"{connection.as_uri()}: {server.get('product')} {server.get('version')}, {_since(begun)}"
     yield Finding("broker", Verdict.OK, found)
 

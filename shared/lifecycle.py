@@ -20,7 +20,8 @@ from shared.config import Settings
 from shared.drain import Drain, obey_parent
 from shared.execution_state import ExecutionState
 from shared.health import Verdict, look
-from shared.logging_utils import configure_logging, get_logger
+from shared.heartbeat import Heartbeat
+from shared.logging_utils import configure_logging, end_context, get_logger, log_crashes
 from shared.redis_connection import redis_client
 
 log = get_logger(__name__)
@@ -37,6 +38,7 @@ class Resources:
     """The client and the state store of one process, each made when it is first asked for.
 
     Attributes:
+        heartbeat: of the loop that takes messages.
         stopping: set once the process was told to stop: long work hands itself back then.
         slots: tasks that this process runs at once.
     """
@@ -44,6 +46,7 @@ class Resources:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stopping = threading.Event()
+        self.heartbeat = Heartbeat()
         self.slots = 1
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -127,7 +130,7 @@ def install(resources: Resources, steps: set[type]) -> None:
     def set_up_logging(loglevel: int, **_: Any) -> None:
         # WARNING is what Celery's command line says when nobody said anything.
         said = settings.log_level if loglevel == logging.WARNING else logging.getLevelName(loglevel)
-        configure_logging(said, settings.log_format)
+        configure_logging(said, settings.log_format, settings.secrets())
 
     def count_slots(instance: Any, **_: Any) -> None:
         resources.slots = instance.max_concurrency or instance.concurrency
@@ -140,12 +143,19 @@ def install(resources: Resources, steps: set[type]) -> None:
     def close(**_: Any) -> None:
         resources.close()
 
+    def end_lines(**_: Any) -> None:
+        end_context()
+
+    # At once: what Celery has to say before it asks for the log is a line too.
+    configure_logging(settings.log_level, settings.log_format, settings.secrets())
+    log_crashes()
     # A receiver keeps Celery from taking over the root logger.
     signals.setup_logging.connect(set_up_logging, weak=False)
     signals.celeryd_after_setup.connect(count_slots, weak=False)
     signals.worker_ready.connect(say_ready, weak=False)
     signals.worker_shutdown.connect(close, weak=False)
     signals.worker_process_shutdown.connect(close, weak=False)
+    signals.task_postrun.connect(end_lines, weak=False)
     _install_stop(resources, steps)
 
 

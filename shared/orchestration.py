@@ -20,7 +20,7 @@ log = get_logger(__name__)
 
 BATCH_TASK = "process_file_batch"
 MOST_BATCHES = 100
-_HEADER = "fan_in"
+FAN_IN = "fan_in"  # header: which batch of which execution this is
 REAPED = "reaped"  # header of a callback that the reaper sends: why
 _CREDENTIALS = {"files": {"__all__": {"connector_metadata"}}}
 
@@ -68,25 +68,30 @@ def send_again(call: Call, run: Run) -> list[int]:
 def _send_batch(call: Call, kind: Orchestration, number: int, message: dict[str, Any], of: tuple[int, int]) -> None:
     data = message["file_data"]
     header = {"execution_id": data["execution_id"], "batch": number, "batches": of[0], "files": of[1]}
-    call.send(BATCH_TASK, kind.batch_queue, [message], headers={_HEADER: header | {"is_api": kind.is_api}})
+    call.send(BATCH_TASK, kind.batch_queue, [message], headers={FAN_IN: header | {"is_api": kind.is_api}})
 
 
 def batch_work(call: Call, /, *_args: Any, **_kwargs: Any) -> Claim:
     """The work that a batch is: one of ours by its number, whoever delivers it; another's by its message."""
     if not is_ours(call):
         return message_claim(call.task_id)
-    header = call.headers[_HEADER]
+    header = call.headers[FAN_IN]
     return batch_claim(call, header["execution_id"], header["batch"])
 
 
 def batch_claim(call: Call, execution_id: str, batch: int) -> Claim:
     """The work that a batch of ours is."""
-    return call.state.claim(execution_id, f"batch:{batch}")
+    return call.state.claim(execution_id, batch_work_name(batch))
+
+
+def batch_work_name(batch: int) -> str:
+    """What a batch is called among the pieces of its execution's work."""
+    return f"batch:{batch}"
 
 
 def places(call: Call, batch: Batch) -> dict[str, FileHash]:
     """The files of a batch by what names each within its execution, whoever delivers it and how often."""
-    number = call.headers[_HEADER]["batch"] if is_ours(call) else call.task_id
+    number = call.headers[FAN_IN]["batch"] if is_ours(call) else call.task_id
     return {place(number, at, file): file for at, file in enumerate(batch.files)}
 
 
@@ -97,13 +102,13 @@ def place(batch: int | str, at: int, file: FileHash) -> str:
 
 def is_ours(call: Call) -> bool:
     """Whether a fan-in of ours waits for this batch. Others have a publisher who folds them himself, or nobody."""
-    header = call.headers.get(_HEADER)
+    header = call.headers.get(FAN_IN)
     return isinstance(header, Mapping) and {"execution_id", "batch", "batches", "files"} <= header.keys()
 
 
 def make_known(call: Call, data: FileData) -> None:
     """Register the execution of a batch again, after the state store has lost it: the message says what to know."""
-    header: Mapping[str, Any] = call.headers[_HEADER]
+    header: Mapping[str, Any] = call.headers[FAN_IN]
     run = Run(
         data.execution_id, data.organization_id, data.workflow_id, data.pipeline_id, is_api=bool(header.get("is_api"))
     )
@@ -130,8 +135,8 @@ def fold(results: Sequence[FileResult], organization_id: str) -> BatchResult:
 
 def fan_in(call: Call, result: BatchResult) -> None:
     """Record the batch that this call is, and send the callback if it was the last."""
-    execution_id = str(call.headers[_HEADER]["execution_id"])
-    if call.state.record_batch(execution_id, call.headers[_HEADER]["batch"], result):
+    execution_id = str(call.headers[FAN_IN]["execution_id"])
+    if call.state.record_batch(execution_id, call.headers[FAN_IN]["batch"], result):
         run = call.state.run(execution_id)
         if run is not None:
             finish(call, run)
@@ -151,7 +156,7 @@ def finish(call: Call, run: Run, reaped: str | None = None) -> None:
     kwargs = _callback_kwargs(run.execution_id, run.organization_id, run.pipeline_id)
     call.send(kind.callback_task, kind.callback_queue, [results], kwargs, headers=headers)
     call.state.callback_sent(run.execution_id)
-    log.info("callback_sent", execution_id=run.execution_id, batches=len(results), reaped=reaped)
+    log.info("callback_sent", batches=len(results), reaped=reaped)
 
 
 def _callback_kwargs(execution_id: str, organization_id: str, pipeline_id: str | None) -> dict[str, Any]:

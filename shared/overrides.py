@@ -68,7 +68,7 @@ RETRIES = (
     Override("MAX_RETRIES", "most", integer(0, 1_000_000), "retries of one message, besides the time that it has"),
     Override("RETRY_DELAY", "first_wait", number(0.05, 60), "seconds before the first retry, then doubled"),
 )
-HEALTH_PORT = Override("HEALTH_PORT", "health_port", integer(1, 65_535), "TCP port of the health server")
+HEALTH_PORT = Override("HEALTH_PORT", "health_port", integer(0, 65_535), "TCP port of the health server; 0: none")
 
 Environment = Mapping[str, str] | None
 
@@ -136,6 +136,18 @@ def overridden(profile: Profile, environ: Environment = None) -> Profile:
     port = reader.fields(["celery", profile.name], (HEALTH_PORT,)).get("health_port", profile.health_port)
     reader.settle()
     return replace(profile, pool=pool, workers=workers, health_port=port)
+
+
+def health_port(name: str, usual: int, environ: Environment = None) -> int:
+    """The port of a process that is no worker: what `{NAME}_HEALTH_PORT` says, or the usual one.
+
+    Raises:
+        SettingsError: it is no port.
+    """
+    reader = _Reader(environ)
+    port = reader.fields([name], (HEALTH_PORT,)).get("health_port", usual)
+    reader.settle()
+    return int(port)
 
 
 def commanded(profile: Profile, settings: Settings, options: Mapping[str, str]) -> Profile:

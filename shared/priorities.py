@@ -106,7 +106,19 @@ class PriorityConsumer(KeepingConsumer):
         options: dict[str, Any] = {}
         if self.in_hand.most and self._on_redis:
             options["queue_order_strategy"] = _Strategy(self.in_hand, self._set_pace)
-        return self.ensure_connected(self.app.connection_for_read(heartbeat=heartbeat, transport_options=options))
+        connection = self.app.connection_for_read(heartbeat=heartbeat, transport_options=options)
+        connection.ensure_connection = partial(self._ensure, connection.ensure_connection)
+        return self.ensure_connected(connection)
+
+    def _ensure(self, ensure: Callable[..., Any], *args: Any, callback: Callable[[], Any], **options: Any) -> Any:
+        """kombu's own, which calls back every second: who waits for a broker that is away lives."""
+        beat = self.app.resources.heartbeat.beat
+
+        def wait() -> None:
+            beat()
+            callback()
+
+        return ensure(*args, callback=wait, **options)
 
     def _set_pace(self) -> None:
         """Say how long Redis is asked the next time, which begins before it is known for which queues."""
@@ -115,8 +127,10 @@ class PriorityConsumer(KeepingConsumer):
             self.task_consumer.channel.brpop_timeout = _ASK_AGAIN_SECONDS if full else _ASK_SECONDS
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Celery's own."""
+        """Celery's own, and a heartbeat for as long as this connection lasts."""
         super().register_with_event_loop(hub)
+        heartbeat = self.app.resources.heartbeat
+        hub.call_repeatedly(heartbeat.EVERY_SECONDS, heartbeat.beat)
         if self.in_hand.most and not self._on_redis:  # where there is anything that may wait
             hub.on_tick.add(self._consume_what_waited)
 

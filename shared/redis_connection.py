@@ -16,8 +16,10 @@ _TRIES_AGAIN = 2
 
 def broker_client(settings: BaseSettings) -> redis.Redis:
     """A client of a Redis broker, to look at it; messages go through Celery."""
-    bounded = {"socket_connect_timeout": _WAIT_SECONDS, "socket_timeout": _WAIT_SECONDS}
-    client: redis.Redis = redis.Redis.from_url(settings.broker_url.reveal(), decode_responses=True, **bounded)
+    # Once more, for a connection that was cut while it was idle.
+    options: dict[str, Any] = {"socket_connect_timeout": _WAIT_SECONDS, "socket_timeout": _WAIT_SECONDS}
+    options |= {"decode_responses": True, "retry": Retry(ExponentialBackoff(cap=1, base=0.1), 1)}
+    client: redis.Redis = redis.Redis.from_url(settings.broker_url.reveal(), **options)
     return client
 
 

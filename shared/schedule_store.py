@@ -5,7 +5,7 @@ The keys are those of celery-redbeat, under `workers:beat:`. An entry is a hash 
 written only if nobody else has changed the entry since it was read.
 """
 
-import shared.without_django  # noqa: F401, I001 # first: it must come before Celery
+import shared.without_extras  # noqa: F401, I001 # first: it must come before Celery
 
 import difflib
 import json

@@ -5,21 +5,26 @@ first and written down then, since the other way round a death in between loses 
 entry and time, by which workers do it once (`shared/claims.py`); and what operators change outlives a restart.
 """
 
-import shared.without_django  # noqa: F401, I001 # first: it must come before Celery
+import shared.without_extras  # noqa: F401, I001 # first: it must come before Celery
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from celery import Celery
 from celery.beat import SchedulingError
 from celery.utils.log import get_logger
-from redbeat.schedulers import REDBEAT_REDIS_KEY, RedBeatScheduler
+from redbeat.schedulers import REDBEAT_REDIS_KEY, RedBeatScheduler, get_redis
 from redis.exceptions import LockError
+from redis.lock import Lock
 
+from config.beat_schedule import TICK_KEY
+from shared.application import Application
 from shared.celery_settings import PUBLISHING_SECONDS, publisher_settings, publishing_options
 from shared.config import BaseSettings
+from shared.heartbeat import Heartbeat
 from shared.redis_connection import redis_client
 from shared.schedule_store import StoredEntry
 
@@ -29,13 +34,16 @@ _LONGEST_SLEEP = 5.0  # what operators change at runtime is heard of within
 _AGAIN_SECONDS = 2.0
 
 
-class ScheduleApp(Celery):  # type: ignore[misc] # Celery ships no types
-    """The application of the scheduler, and of who looks at its schedule."""
+class ScheduleApp(Application):
+    """The application of the scheduler, and of who looks at its schedule.
+
+    Attributes:
+        heartbeat: of the scheduler's loop, which goes round while it waits for the lock or for the broker, too.
+        sends: whether this scheduler holds the lock.
+    """
 
     def __init__(self, settings: BaseSettings) -> None:
-        # No fixups: Celery's own would import Django wherever DJANGO_SETTINGS_MODULE is set.
-        super().__init__("beat", fixups=[])
-        self._publishing, self._broker = publishing_options(settings), settings.broker_url.reveal()
+        super().__init__("beat", settings.broker_url.reveal(), publishing_options(settings))
         self.conf.update(
             publisher_settings(settings),
             # One for all: redbeat's encoder would drop a crontab's own.
@@ -52,11 +60,24 @@ class ScheduleApp(Celery):  # type: ignore[misc] # Celery ships no types
             redbeat_redis_url=f"redis://{settings.redis_host}:{settings.redis_port}/{settings.redis_db}",
             redbeat_redis_options={},
         )
-        setattr(self, REDBEAT_REDIS_KEY, redis_client(settings))
+        self.heartbeat, self.sends = Heartbeat(), False
+        client = redis_client(settings)
+        # By which redbeat makes its lock.
+        client.lock = partial(client.lock, lock_class=partial(_Lock, self.heartbeat))  # type: ignore[method-assign]
+        setattr(self, REDBEAT_REDIS_KEY, client)
 
-    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
-        """Celery's own, but a publish never hangs on it, and the broker is that of the settings."""
-        return super().connection_for_write(url or self._broker, **self._publishing | options)
+
+class _Lock(Lock):
+    """One that waits, and lives."""
+
+    def __init__(self, heartbeat: Heartbeat, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._heartbeat = heartbeat
+
+    def do_acquire(self, token: str) -> bool:
+        """The library's, of which every try is a sign of life."""
+        self._heartbeat.beat()
+        return super().do_acquire(token)
 
 
 class Scheduler(RedBeatScheduler):  # type: ignore[misc] # redbeat ships no types
@@ -78,7 +99,10 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc] # redbeat ships no type
         """
         if self.lock is None:  # Celery only logs what happens while it is taken
             raise LockError("the lock could not be taken")
+        self.app.sends = True
+        self.app.heartbeat.beat()
         seconds: float = super().tick(*args, **kwargs)
+        get_redis(self.app).set(TICK_KEY, time.time())
         return seconds
 
     def maybe_due(self, entry: StoredEntry, **_: Any) -> float:
@@ -86,6 +110,7 @@ class Scheduler(RedBeatScheduler):  # type: ignore[misc] # redbeat ships no type
 
         What the broker does not take stays due. If many runs were missed, one is sent for them all.
         """
+        self.app.heartbeat.beat()  # a broker that is away costs each of them PUBLISHING_SECONDS
         due, wait = entry.is_due()
         if not due:
             return wait

@@ -10,7 +10,7 @@ from shared.state_errors import translated
 from shared.state_scripts import SCRIPTS
 
 REGISTER_KEY = "workers:executions"
-_MARGIN_SECONDS = 3_600  # keys must outlive the deadline of what they are for
+MARGIN_SECONDS = 3_600  # keys must outlive the deadline of what they are for
 _AT_ONCE = 4_000  # Lua takes some thousand values at a time
 
 
@@ -25,7 +25,7 @@ class StateStore:
 
     def __init__(self, client: redis.Redis, execution_deadline: float, stall: float) -> None:
         self._redis, self._deadline, self.stall = client, execution_deadline, stall
-        self._expiry = int(execution_deadline) + _MARGIN_SECONDS
+        self._expiry = int(execution_deadline) + MARGIN_SECONDS
         self._scripts = {name: client.register_script(source) for name, source in SCRIPTS.items()}
 
     def _put(self, execution_id: str, what: str, values: Mapping[str, str], *, once: bool = False) -> None:

@@ -5,7 +5,7 @@ Task bodies are plain functions `(call, *contract arguments) -> contract return`
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,6 @@ from celery import Task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from config.workers import Retries
-from monitoring.prometheus_metrics import TASK_SECONDS, TASKS
 from shared.call import FIRST_TRIED, SENDS, UNSENT, Call, WorkerApp, bury
 from shared.claims import Claim, Lease
 from shared.deadline import Deadline
@@ -30,8 +29,12 @@ from shared.errors import (
     UndeliveredError,
     WorkerError,
 )
-from shared.logging_utils import fresh_context, get_logger
+from shared.logging_utils import begin_context, bind_context, get_logger
+from shared.outcome import measured
+from shared.passage import carrying, passage_of, trace_id
 from shared.retry_utils import jittered
+from shared.task_metrics import SENT_AT, number
+from shared.tracing import Say, span
 
 T = TypeVar("T")
 
@@ -53,6 +56,17 @@ class Work(Protocol):
     def __call__(self, call: Call, /, *args: Any, **kwargs: Any) -> Claim | None: ...
 
 
+class About(Protocol):
+    """Says what a message is about, for the log: any of its ids that are where the contract has them."""
+
+    def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> Mapping[str, Any]: ...
+
+
+def by_name(_args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """What most messages are about: whatever their own arguments name."""
+    return {name: kwargs.get(name) for name in ("execution_id", "organization_id")}
+
+
 def anew(_call: Call, /, *_args: Any, **_kwargs: Any) -> None:
     """Work that may be done twice."""
 
@@ -68,6 +82,7 @@ class Definition:
         patience: seconds from the first delivery in which a transient error is retried.
         sliced: whether one delivery ends with its slice, and one request; others have TASK_DEADLINE_SECONDS.
         work: names the piece of work that a message is, so that it is done once; None for what may be done twice.
+        about: what every line of its log carries, by its arguments, which nobody has looked at yet.
     """
 
     names: tuple[str, ...]
@@ -76,6 +91,7 @@ class Definition:
     patience: float
     sliced: bool
     work: "Work"
+    about: About
 
 
 def task(
@@ -84,11 +100,12 @@ def task(
     patience: float = math.inf,
     sliced: bool = False,
     work: Work = anew,
+    about: About = by_name,
 ) -> Callable[[Callable[..., Any]], Definition]:
     """Mark a function as a task under these names: `Definition` says what the arguments are."""
 
     def mark(function: Callable[..., Any]) -> Definition:
-        return Definition(names, function, finalizer, patience, sliced, work)
+        return Definition(names, function, finalizer, patience, sliced, work, about)
 
     return mark
 
@@ -114,7 +131,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = self._call()
-        with fresh_context(task=self.name, task_id=call.task_id), _measured(call) as ended:
+        with self._known(call, args, kwargs) as say, measured(call, say) as ended:
             leased, error = _tried(lambda: self._leased(call, args, kwargs))
             call = leased or call
             if error is None:
@@ -124,7 +141,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
                 ended(outcome="succeeded")
                 return result
             outcome = self._outcome(call, error, args, kwargs)
-            ended(outcome=outcome, reason=str(error))
+            ended(outcome=outcome, reason=str(error), error=type(error).__name__)
             call.settle(done=outcome == "failed")
             if outcome in {"failed", "unfinished"}:
                 raise error
@@ -133,6 +150,23 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
             if outcome == "handed_back":
                 self._hand_back()
             return None
+
+    @contextmanager
+    def _known(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Say]:
+        """Have each line say what it is about, and all that is sent whose request it is.
+
+        The lines' context ends with `task_postrun`, for Celery's own line about a failure comes after this.
+        """
+        passage = passage_of(self.request.headers, self.request.root_id, self.request.id)
+        begin_context(
+            task=self.name,
+            task_id=call.task_id,
+            request_id=passage.request_id,
+            **self.definition.about(args, kwargs),
+        )
+        with carrying(passage), span("CONSUMER", f"run {self.name}", queue=call.queue) as say:
+            bind_context(trace_id=trace_id())
+            yield say
 
     def _leased(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """Take the lease on the work that this message is, if it is one.
@@ -191,7 +225,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
             slice=Deadline.after(settings.batch_slice, "the slice"),
             deadline=Deadline.after(seconds, self.name),
             retries=request.retries,
-            sends=int((request.headers or {}).get(SENDS, 0)),
+            sends=int(number(request.headers or {}, SENDS, 0)),
         )
 
     def _run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -229,9 +263,9 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
         call = self._call()
         wait = jittered(self._retries(call).first_wait, self.request.retries + 1, _LONGEST_WAIT)
         wait = error.wait if isinstance(error, UndeliveredError) else wait
-        headers = self._dated_headers()
+        headers = self._dated_headers() | {SENT_AT: time.time() + wait}
         if isinstance(error, UndeliveredError | UndeliverableError):
-            headers[SENDS] = int(headers.get(SENDS, 0)) + 1
+            headers[SENDS] = int(number(headers, SENDS, 0)) + 1
         again = self.signature_from_request(self.request, headers=headers, retries=self.request.retries + 1)
         try:
             send_later(again, call.queue, wait, self.app.resources.settings)
@@ -263,17 +297,3 @@ def _tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
 def _transient(error: Exception) -> bool:
     # Interrupted at its soft limit, beyond every deadline of ours: something hung, and may not the next time.
     return isinstance(error, SoftTimeLimitExceeded) or (isinstance(error, WorkerError) and error.retry)
-
-
-@contextmanager
-def _measured(call: Call) -> Iterator[Callable[..., None]]:
-    """Count one outcome for a delivery, `failed` unless told otherwise, and log it."""
-    started = time.monotonic()
-    outcome: dict[str, Any] = {"outcome": "failed"}
-    try:
-        yield lambda **said: outcome.update(said)
-    finally:
-        seconds = time.monotonic() - started
-        TASKS.labels(call.task, call.queue, outcome["outcome"]).inc()
-        TASK_SECONDS.labels(call.task).observe(seconds)
-        log.info("task_ended", queue=call.queue, seconds=round(seconds, 3), **outcome)

@@ -37,12 +37,21 @@ class Secret:
         """The value itself, for the one place that sends it."""
         return self._value
 
-    def hide(self, text: str) -> str:
-        """That text without the value in it, be it as it is or as JSON, HTML, Python or an address write it."""
-        if not self._value:
-            return text
+    def forms(self) -> list[str]:
+        """The value as it is, and as JSON, HTML, Python and an address write it; none where there is no value."""
         value = self._value
-        for form in (value, json.dumps(value)[1:-1], html.escape(value), repr(value)[1:-1], quote(value, safe="")):
+        found = [
+            value,
+            json.dumps(value)[1:-1],
+            html.escape(value),
+            repr(value)[1:-1],
+            quote(value, safe="", errors="replace"),
+        ]
+        return found if value else []
+
+    def hide(self, text: str) -> str:
+        """That text without the value in it, in any of these forms."""
+        for form in self.forms():
             text = text.replace(form, "***")
         return text
 
@@ -57,6 +66,11 @@ class Secret:
 
     def __repr__(self) -> str:
         return "***" if self._value else "(empty)"
+
+
+def announce(name: str, value: str) -> None:
+    """Set a variable for the libraries of this process and for its children."""
+    os.environ[name] = value
 
 
 def text(raw: str) -> str:
@@ -139,6 +153,16 @@ def broker_address(raw: str) -> Secret:
     return Secret(parts.geturl())  # which has the scheme in lower case
 
 
+def management_address(raw: str) -> Secret:
+    """an http or https address with user and password in it, without query"""
+    parts = urlsplit(raw.rstrip("/"))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError
+    if not (parts.username and parts.password) or parts.query or parts.fragment:
+        raise ValueError
+    return Secret(parts.geturl())
+
+
 def pem_file(raw: str) -> str:
     """the path of a readable PEM file"""
     try:
@@ -182,7 +206,12 @@ def signing_key(raw: str) -> Secret:
     return Secret(raw)
 
 
-_UNSHOWN = (Secret, api_key, broker_address, api_address, signing_key)
+_UNSHOWN = (Secret, api_key, broker_address, management_address, api_address, signing_key)
+
+
+def takes_file(parse: object) -> bool:
+    """Whether a value of that kind is secret, and may stand in a file."""
+    return parse in _UNSHOWN and parse is not api_address
 
 
 def var(

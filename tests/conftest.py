@@ -4,10 +4,13 @@ Where a service is not found, its tests skip with the reason; with REQUIRE_SERVI
 """
 
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -16,18 +19,62 @@ import pytest
 import redis
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
+from xdist.scheduler import LoadFileScheduling
 
 from config.queue_routing import DEAD_LETTERS
 from config.workers import PROFILES
+from sandbox import probes
 from sandbox.stack import Stack, listens, unusable_broker
 
 REDIS = os.environ.get("TEST_REDIS_URL")  # its database is emptied
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+PROCESSES = 2
 REQUIRED = os.environ.get("REQUIRE_SERVICES") == "1"
 
 # A shell in the background starts its commands deaf to Ctrl-C, and the processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# In the name or parameters of every test that uses RabbitMQ. There is one, which each of them empties.
+ON_RABBITMQ = "rabbitmq"
+
+
+class OneOnRabbitMQ(LoadFileScheduling):  # type: ignore[misc] # it has no types
+    """Hands out whole files, whose tests share fleets and backends, but to one process all tests on RabbitMQ.
+
+    It goes by names, since it knows nothing else of a test; xdist's own groups are lost with pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return ON_RABBITMQ if ON_RABBITMQ in nodeid else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneOnRabbitMQ:
+    return OneOnRabbitMQ(config, log)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """None beside this one where there is one file, or a Redis that was given: each test that uses it empties it."""
+    files = [name for name in config.args if Path(name.partition("::")[0]).is_file()]
+    return 0 if REDIS is not None or len(files) == len(config.args) == 1 else PROCESSES
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What measures tenths of seconds comes last, when no fleets start beside it."""
+    items.sort(key=lambda item: item.nodeid.startswith("tests/integration/client/"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "rabbitmq_url" in metafunc.fixturenames:
+        metafunc.parametrize("rabbitmq_url", [ON_RABBITMQ], indirect=True)
+
+
+# Each process takes its free ports from a share of its own: between choice and use nobody holds them, nor in a restart.
+probes._PORTS = probes._PORTS[
+    int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+]
 
 
 def without(reason: str) -> NoReturn:
@@ -71,6 +118,8 @@ def rabbitmq_url() -> Iterator[str]:
 @contextmanager
 def emptied_rabbitmq() -> Iterator[str]:
     """The same, for fixtures that last longer than a test."""
+    running = os.environ.get("PYTEST_CURRENT_TEST", ON_RABBITMQ)
+    assert ON_RABBITMQ in running, f"it uses RabbitMQ, so its name or a parameter must have {ON_RABBITMQ!r}: {running}"
     if not answers(RABBITMQ, 5672):
         without("RabbitMQ is not reachable; set TEST_RABBITMQ_URL")
     unusable = unusable_broker(RABBITMQ)
@@ -98,3 +147,23 @@ def postgresql_url() -> Iterator[str]:
         connection.execute(f'CREATE DATABASE "{name}"')
         yield urlsplit(POSTGRESQL)._replace(path=f"/{name}").geturl()
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+Promtool = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def installed(program: str) -> str:
+    """Where that program is; without it a test skips, or fails."""
+    found = shutil.which(program)
+    return found or without(f"{program} is not installed; it is in Debian's package prometheus")
+
+
+@pytest.fixture
+def promtool() -> Promtool:
+    """Run promtool, whatever it says."""
+    program = installed("promtool")
+
+    def run(*argv: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([program, *argv], capture_output=True, text=True, check=False, timeout=60)
+
+    return run

@@ -9,6 +9,7 @@ from typing import Any, cast
 import fakeredis
 
 from config.workers import PROFILES, WORKERS, Pool, Profile, Retries
+from monitoring.registry import KEPT
 from shared.api_client import OrganizationAPI
 from shared.backend_models import ActiveFiles, Execution, FileExecution, FileRun, History
 from shared.call import Call, WorkerApp
@@ -28,6 +29,7 @@ from shared.models import (
     PipelineStatus,
     Status,
 )
+from shared.passage import message_headers
 from shared.platform_models import Notification, NotificationEvent, Notifications, ToolInstance
 
 ENVIRONMENT = {
@@ -273,8 +275,8 @@ class FakeApp:
         self.claims = Claims(self.redis, self.settings.lease)
 
     def kept(self) -> set[str]:
-        """The keys in the state store."""
-        return set(map(str, self.redis.keys("*")))
+        """The keys in the state store, but for the last errors, which are nobody's."""
+        return set(map(str, self.redis.keys("*"))) - {"workers:errors"}
 
     def pushed(self, name: str) -> list[dict[str, Any]]:
         """A list of the state store, decoded."""
@@ -295,10 +297,16 @@ class FakeApp:
     def send_task(self, task: str, *, args: list[Any], kwargs: dict[str, Any], queue: str, **options: Any) -> None:
         if self.broker_is_away:
             raise OSError("connection refused")
-        self.sent.append(Sent(task, queue, args, kwargs, options.get("headers", {})))
+        self.sent.append(Sent(task, queue, args, kwargs, {**options.get("headers", {}), **message_headers()}))
 
     def call(self, task: str = "task", *, queue: str = "queue", sends: int = 0, **headers: Any) -> Call:
         app = cast("WorkerApp", self)
         seconds = self.settings.batch_slice
         slice_, deadline = Deadline.after(seconds, "slice"), Deadline.after(2 * seconds, "task")
         return Call(app, task, "task-1", queue, headers, slice_, deadline, sends=sends)
+
+
+def ended(outcome: str, task: str) -> float:
+    """How many deliveries of a task this process has counted that ended so: succeeded, failed, duplicate …"""
+    ours = outcome in {"handed_back", "duplicate"}
+    return KEPT.value(f"{'workers' if ours else 'celery'}_task_{outcome}_total", name=task)

@@ -19,4 +19,4 @@ def check(orphans: tuple[str, str] | None) -> None:
     Asks the backend with the key, and broker and state store as a worker would, over fresh connections. Exits 1 if
     anything is wrong.
     """
-    become("shared.check", ["--orphans", *orphans] if orphans else [])
+    become("shared.commands.check", ["--orphans", *orphans] if orphans else [])

@@ -9,4 +9,4 @@ from scripts.commands.processes import PASS_ON, become
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="show | verify [OPTIONS]")
 def routing(arguments: tuple[str, ...]) -> None:
     """Print the routing table (show), or prove it (verify): `workers routing verify --help` says more."""
-    become("shared.routing", arguments)
+    become("shared.commands.routing", arguments)

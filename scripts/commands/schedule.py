@@ -9,4 +9,4 @@ from scripts.commands.processes import PASS_ON, become
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def schedule(arguments: tuple[str, ...]) -> None:
     """List, enable, disable, set and remove what beat sends: `workers schedule --help`."""
-    become("shared.schedule", arguments)
+    become("shared.commands.schedule", arguments)

@@ -4,6 +4,7 @@ PROBE_PROFILE says which of the two profiles: the second has low queues besides,
 Its tasks tell Redis (`CACHE_REDIS_*`) what they do, in lists that tests read.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from config import queue_routing, workers
 from config.queue_routing import Priority, Route
 from config.workers import Pool, Profile
+from monitoring.registry import KEPT
 from shared import celery_app
 from shared.call import Call
 from shared.errors import BackendUnavailableError, HandBack, UndeliveredError
@@ -81,6 +83,21 @@ def sockets(call: Call) -> str:
     return "done"
 
 
+@task("probe.nothing")
+def nothing(call: Call, last: bool = False) -> None:
+    """Do nothing, and say so if it is the last."""
+    if last:
+        say(call, "ended")
+
+
+@task("probe.watch")
+def watch(call: Call, metrics: bool, level: str) -> None:
+    """Count from now on or not, and log from that level on."""
+    KEPT.muted = not metrics
+    logging.getLogger().setLevel(level)
+    say(call, "watched")
+
+
 @task("probe.send")
 def send(call: Call, queue: str, count: int = 1) -> str:
     """Send tasks, and say how each went and how long it took."""
@@ -119,7 +136,7 @@ def install() -> None:
     queue_routing.ROUTES = (*queue_routing.ROUTES, Route("probe.*", QUEUE, (OTHER, *LOW)))
 
 
-_TASKS = ("work", "wedge", "retry", "flaky", "sockets", "send")
+_TASKS = ("work", "wedge", "retry", "flaky", "sockets", "nothing", "watch", "send")
 
 install()  # in spawned children too, which import this as `__mp_main__`
 

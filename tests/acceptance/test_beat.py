@@ -1,13 +1,15 @@
 """Beat as a process, killed, frozen, doubled and cut off: one run of each entry at each of its times."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,16 @@ def sendings(part: Part) -> int:
     return part.said().count("Scheduler: Sending due task tick")
 
 
+def page(made: Schedule, name: str, path: str) -> dict[str, Any]:
+    """What a scheduler answers over HTTP, which is well."""
+    with closing(HTTPConnection("127.0.0.1", made.stack.health_ports[name], timeout=2)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
 def test_a_restart_neither_forgets_nor_repeats(broker_url: str | None) -> None:
     with scheduled(broker_url) as made:
         made.say("set", "tick", "--task", TASK, "--every", "1")
@@ -117,11 +129,15 @@ def test_of_two_beats_one_sends_and_the_other_takes_over_when_it_is_killed() -> 
         killed, waiting = made.beat("one"), made.beat("two")
         made.receive(3, 10)
         assert sendings(waiting) == 0
+        assert [page(made, name, "/readyz")["status"] for name in ("one", "two")] == ["sends", "waits for the lock"]
+        # Both for some seconds, in which both have gone round.
+        assert all(page(made, name, "/livez")["loop_seen_seconds_ago"] < 2 for name in ("one", "two"))
         made.stack.kill("one")
         del made.stack.parts["one"]
         before = sendings(killed)
         sent = made.receive(before + 2, TAKEN_OVER_SECONDS + 3)
         assert "beat: Acquired lock" in waiting.said()
+        assert page(made, "two", "/readyz")["status"] == "sends"
         # Some ten times have passed meanwhile: one run is for them all.
         assert len(sent) == len(set(sent)) <= before + sendings(waiting) <= before + 4
 
@@ -206,6 +222,7 @@ def test_a_broker_outage_loses_no_run_and_ends_nothing(rabbitmq_url: str) -> Non
         for outage in (1, 2):
             wait_for(lambda known=outage: beat.said().count("is not sent yet") >= known, 20, "the outage")  # type: ignore[misc]
             assert made.take() == made.sent
+            assert page(made, "beat", "/livez")["status"] == "alive"
             between.up()
             made.receive(len(made.sent) + 1, 15)
             if outage == 1:
@@ -234,14 +251,21 @@ def test_the_process_has_no_task_in_it(tmp_path: Path) -> None:
         "config.beat_schedule",
         "config.queue_routing",
         "config.workers",
+        "monitoring",
+        "monitoring.server",
         "shared",
+        "shared.application",
         "shared.celery_settings",
         "shared.config",
+        "shared.contradictions",
+        "shared.heartbeat",
+        "shared.overrides",
         "shared.redis_connection",
         "shared.schedule_store",
         "shared.scheduler",
         "shared.variables",
-        "shared.without_django",
+        "shared.versions",
+        "shared.without_extras",
     }
     others = {name.partition(".")[0] for name in imported}
     assert {"celery", "redbeat"} <= others

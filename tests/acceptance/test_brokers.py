@@ -20,6 +20,7 @@ pytestmark = pytest.mark.timeout(180)
 
 matrix = pytest.mark.matrix
 ROOT = Path(__file__).resolve().parents[2]
+on_rabbitmq = pytest.mark.parametrize("broker", ["rabbitmq"])
 POOLS = [("threads", "2"), pytest.param("prefork", "2", marks=matrix)]
 
 
@@ -67,12 +68,13 @@ def test_a_retry_that_waits_holds_no_slot(
 OTHER = [("classic", "quorum"), pytest.param("quorum", "classic", marks=matrix)]
 
 
+@on_rabbitmq
 @pytest.mark.parametrize(("existing", "asked"), OTHER)
 def test_a_start_is_refused_where_a_queue_is_of_the_other_type(
-    start: Callable[..., Probes], existing: str, asked: str
+    start: Callable[..., Probes], broker: str, existing: str, asked: str
 ) -> None:
     """Fault 30."""
-    world = start("rabbitmq")
+    world = start(broker)
     first = world.start("first", CELERY_QUEUE_TYPE=existing)
     os.kill(first.pid, signal.SIGTERM)
     gone(first, world.stack, 10)
@@ -175,11 +177,14 @@ def test_times_that_the_broker_would_cut_are_refused(start: Callable[..., Probes
         assert f"must be below {name}" in part.log.read_text()
 
 
+@on_rabbitmq
 @pytest.mark.parametrize("pool", [pytest.param("prefork", marks=matrix), "threads"])
-def test_a_warm_shutdown_of_a_long_task_duplicates_nothing(start: Callable[..., Probes], pool: str) -> None:
+def test_a_warm_shutdown_of_a_long_task_duplicates_nothing(
+    start: Callable[..., Probes], broker: str, pool: str
+) -> None:
     """Fault 12: Celery keeps up the heartbeat for children; threads must end before the broker misses it."""
     beat, seconds = ("4", 14.0) if pool == "prefork" else ("60", 6.0)
-    world = start("rabbitmq", DRAIN_SECONDS="20")
+    world = start(broker, DRAIN_SECONDS="20")
     first = world.start("first", "--pool", pool, "--concurrency", "1", f"broker.heartbeat={beat}")
     sent = world.send("probe.wedge", seconds)
     world.await_events("began", 1, 10)
@@ -224,11 +229,12 @@ def consumers(url: str, queue: str) -> int | None:
             return None
 
 
+@on_rabbitmq
 def test_without_queues_named_a_worker_consumes_its_registry_s_and_the_same_after_a_reconnect(
-    start: Callable[..., Probes],
+    start: Callable[..., Probes], broker: str
 ) -> None:
     """Fault 36."""
-    world = start("rabbitmq")
+    world = start(broker)
     url = world.stack.broker_url
     with proxied(url) as between:
         environment = world.stack.environment(CELERY_BROKER_URL=between.url)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,16 @@ BIN = Path(sys.executable).parent
 
 
 def workers(*arguments: str, cwd: Path = ROOT, **variables: str) -> "subprocess.CompletedProcess[str]":
-    environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(cwd), **variables}
+    return typed(arguments, cwd, variables)
+
+
+def workers_of(stack: Stack, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """The same, with what the processes of a stack find in their environment."""
+    return typed(arguments, ROOT, stack.environment(**variables))
+
+
+def typed(arguments: Sequence[str], cwd: Path, variables: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    environment = {"HOME": str(cwd), **variables, "PATH": f"{BIN}:{os.environ['PATH']}"}
     return subprocess.run(
         [str(BIN / "workers"), *arguments],
         cwd=cwd,
@@ -37,7 +47,8 @@ def test_help_names_the_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("run", "--help"), ("run", "all", "--help"), ("demo", "--help"), ("storm", "--help")]
+    "arguments",
+    [(*name.split(), "--help") for name in ("run", "run all", "demo", "storm", "monitor", "logs")],
 )
 def test_every_command_explains_itself(arguments: tuple[str, ...]) -> None:
     ran = workers(*arguments)
@@ -134,7 +145,8 @@ def test_a_worker_starts_in_its_own_folder(name: str, tmp_path: Path) -> None:
         log = stack.parts["celery"].log.read_text()
     imported = witness.read_text().splitlines()
     assert {"celery", "httpx", "shared.task", f"{name}.tasks"} <= set(imported)
-    assert [module for module in imported if module.partition(".")[0] in {"django", "rest_framework", "sandbox"}] == []
+    unwanted = {"django", "rest_framework", "sandbox", "opentelemetry"}
+    assert [module for module in imported if module.partition(".")[0] in unwanted] == []
     assert '"level": "debug"' in log
     assert f".> {queue}" in log
 

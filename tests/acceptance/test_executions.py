@@ -67,8 +67,8 @@ def everything_completed(driver: Driver, deployment: Deployment, run: Run, names
 
 
 def is_tombstone(key: str) -> bool:
-    return key.endswith((":ended", ":released")) or key.startswith(
-        ("workers:message:", "workers:webhook:", "workers:log:")
+    return key.endswith((":ended", ":released", ":log")) or key.startswith(
+        ("workers:message:", "workers:webhook:", "workers:log:", "workers:errors")
     )
 
 

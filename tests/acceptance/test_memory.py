@@ -31,7 +31,7 @@ def fail(stack: Stack, first: int, count: int) -> float:
 
 
 # What errors refer to is collected now and then, so that the worker has its full size only after some hundreds.
-@pytest.mark.parametrize(("first", "count"), [(300, 1_000), pytest.param(3_000, 20_000, marks=pytest.mark.matrix)])
+@pytest.mark.parametrize(("first", "count"), [(600, 1_000), pytest.param(3_000, 20_000, marks=pytest.mark.matrix)])
 def test_memory_is_flat_over_thousands_of_failing_tasks(
     start_fleet: Callable[..., Fleet], first: int, count: int
 ) -> None:

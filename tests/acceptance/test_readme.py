@@ -16,14 +16,18 @@ BLOCKS = [
 ]
 FIRST = ["uv run workers demo", "uv run pytest"]
 CHECK = "uv run workers check"
-# Run by tests/acceptance/test_life_cycle.py, test_routing.py, test_beat.py and test_storm.py.
+# Run by tests/acceptance/test_life_cycle.py, test_routing.py, test_logs.py, test_beat.py, test_status.py,
+# test_top.py and test_storm.py.
 ELSEWHERE = [
     "uv run workers check --orphans ORGANIZATION WORKFLOW",
+    "uv run workers logs EXECUTION --follow",
     "uv run workers routing show",
     "uv run workers routing verify --profiles fast,slow",
     "uv run workers routing verify --broker amqp://workers:secret@rabbitmq:5672//",
     "uv run workers schedule list",
+    "uv run workers status EXECUTION --watch",
     "uv run workers storm --minutes 1 --seed 7",
+    "uv run workers top",
 ]
 # The workers of `uv run` start the same way without it; with it, the environment would be made again each time.
 UV_RUN = "uv run "

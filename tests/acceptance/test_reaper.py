@@ -36,7 +36,7 @@ WATCHFUL = QUICK | {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["rabbitmq"])
 def shared() -> Iterator[Fleet]:
     """One fleet for all tests of this module: RabbitMQ is the broker, so that the state store can be lost alone."""
     with emptied_rabbitmq() as url, started(url, **WATCHFUL) as fleet:

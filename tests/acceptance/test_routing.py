@@ -95,7 +95,7 @@ def test_a_broken_table_stops_the_verification_and_the_start(
     assert old in text
     (copied / file).write_text(text.replace(old, broken))
     path = {"PYTHONPATH": str(copied)}
-    verified = run(sys.executable, "-m", "shared.routing", "verify", cwd=copied, **path)
+    verified = run(sys.executable, "-m", "shared.commands.routing", "verify", cwd=copied, **path)
     assert verified.returncode == 1
     assert said.format(profile="file_processing") in verified.stdout
     started = run(sys.executable, "-m", "shared", "slow", cwd=copied, **path, **SETTINGS)

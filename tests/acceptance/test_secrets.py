@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from prometheus_client import generate_latest
 
 from config.workers import PROFILES
+from monitoring.registry import KEPT
 from sandbox.stack import Stack, wait_for
 from shared.api_client import InternalAPIClient
 from shared.celery_app import build_app
@@ -89,6 +89,10 @@ def test_a_failing_worker_prints_no_key(log_format: str) -> None:
     assert "headers were Bearer ***" in printed
     for form in FORMS:
         assert form not in printed
+    if log_format == "json":
+        lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+        celerys = [line for line in lines if line["logger"] == "celery.app.trace"]
+        assert [(line["execution_id"], line["organization_id"]) for line in celerys] == [("ex", "org")]
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 400, 401, 404, 422, 429, 500, 502, 503])
@@ -98,7 +102,7 @@ def test_no_error_traceback_repr_or_metric_has_the_key(status: int) -> None:
         with InternalAPIClient(found) as client, pytest.raises(WorkerError) as caught:
             client.for_organization("org").execution("ex")
         shown = [repr(found), repr(client), repr(caught.value), *traceback.format_exception(caught.value)]
-    shown.append(generate_latest().decode())
+    shown.append(KEPT.exposition()[0].decode())
     for form in FORMS:
         assert form not in "\n".join(shown)
 

@@ -11,10 +11,12 @@ import pytest
 from sandbox.driver import Driver
 from sandbox.stack import Stack, wait_for
 from tests.acceptance.conftest import QUICK, Fleet
+from tests.acceptance.test_command_line import workers_of
 from tests.acceptance.test_executions import dead_letters, events, pending_execution, publish
 
 pytestmark = pytest.mark.timeout(240)
 SECRET = "s3cret-of-theirs"
+SAID = ["unseen", "seen"]
 
 
 @pytest.fixture
@@ -145,6 +147,9 @@ def test_a_log_line_is_in_the_database_though_nobody_could_be_shown_it(general: 
     write("of no execution")
     wait_for(lambda: driver.control("GET", "stats")["emissions"] == 2, 30, "two emissions")
     wait_for(lambda: len(written()) == 2, 30, "the second record")
-    assert [line["data"]["log"].split()[0] for line in written()] == ["unseen", "seen"]
+    assert [line["data"]["log"].split()[0] for line in written()] == SAID
     assert {line["event_time"] for line in written()} == {"1.5"}
+    ran = workers_of(stack, "logs", run.execution_id, "--json")
+    shown = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [(line["timestamp"], line["text"]) for line in shown] == [(1.5, f"{text} {SECRET}") for text in SAID]
     nothing_of_theirs_is_logged(stack)

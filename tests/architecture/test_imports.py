@@ -55,6 +55,7 @@ def test_the_command_line_imports_no_worker() -> None:
         assert f"'{unwanted}'" not in ran.stdout
 
 
-def test_the_scheduler_is_installed_with_the_versions_that_workers_have() -> None:
+@pytest.mark.parametrize("group", ["beat", "monitor"])
+def test_what_runs_beside_workers_is_installed_with_the_versions_that_they_have(group: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert set(project["dependency-groups"]["beat"]) < set(project["project"]["dependencies"])
+    assert set(project["dependency-groups"][group]) < set(project["project"]["dependencies"])

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from redbeat.schedulers import get_redis
 
 from config.beat_schedule import ENTRIES, Entry
+from shared.commands.schedule import cli
 from shared.config import BaseSettings
-from shared.schedule import cli
 from shared.schedule_store import ScheduleError, StoredEntry, entries, follow
 from shared.scheduler import ScheduleApp
 

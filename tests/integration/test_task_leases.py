@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from celery.contrib.testing.worker import start_worker
 from celery.worker import state as worker_state
-from prometheus_client import REGISTRY
 
 from sandbox.stack import wait_for
 from shared.call import Call, WorkerApp
@@ -17,7 +16,7 @@ from shared.celery_app import build_app
 from shared.claims import Claim, Claims, Lease
 from shared.errors import BackendUnavailableError, HandBack, StateStoreError
 from shared.task import task
-from tests.fakes import one_worker, settings
+from tests.fakes import ended, one_worker, settings
 from tests.integration.test_task_seam import Script
 
 QUEUE = "leases"
@@ -83,8 +82,7 @@ def outcomes() -> Callable[[str], float]:
     """How many deliveries have ended so since now."""
 
     def count(outcome: str) -> float:
-        labels = {"task": "leased", "queue": QUEUE, "outcome": outcome}
-        return REGISTRY.get_sample_value("workers_tasks_total", labels) or 0.0
+        return ended(outcome, "leased")
 
     before = {name: count(name) for name in ("succeeded", "failed", "retried", "handed_back", "duplicate")}
     return lambda name: count(name) - before[name]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from celery.canvas import Signature
 from celery.contrib.testing.worker import start_worker
-from prometheus_client import REGISTRY
 
 from sandbox.stack import wait_for
 from shared.call import Call, WorkerApp
@@ -23,7 +22,8 @@ from shared.errors import (
     StateStoreError,
 )
 from shared.task import task
-from tests.fakes import one_worker, settings
+from shared.task_metrics import SENT_AT
+from tests.fakes import ended, one_worker, settings
 
 QUEUE = "seam"
 TIMES = {"TASK_DEADLINE_SECONDS": "1", "BATCH_SLICE_SECONDS": "1", "INTERNAL_API_TIMEOUT": "0.5"}
@@ -39,7 +39,8 @@ class Script:
         self.finals: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
 
     def run(self, call: Call, *args: Any) -> Any:
-        self.deliveries.append((call.task_id, call.queue, dict(call.headers), args))
+        headers = {name: value for name, value in call.headers.items() if name != SENT_AT}
+        self.deliveries.append((call.task_id, call.queue, headers, args))
         step, *self.steps = self.steps
         if isinstance(step, Exception):
             raise step
@@ -80,8 +81,7 @@ def outcomes() -> Callable[[str], float]:
     """How many deliveries have ended so since now."""
 
     def count(outcome: str) -> float:
-        labels = {"task": "scripted", "queue": QUEUE, "outcome": outcome}
-        return REGISTRY.get_sample_value("workers_tasks_total", labels) or 0.0
+        return ended(outcome, "scripted")
 
     before = {name: count(name) for name in ("succeeded", "failed", "retried", "handed_back")}
     return lambda name: count(name) - before[name]
@@ -100,7 +100,7 @@ def test_a_transient_error_is_retried_with_everything_it_came_with(app: WorkerAp
     tried = script.deliveries[1][2]["first_tried"]
     assert script.deliveries == [
         ("the-task", QUEUE, {"place": 3}, (1, "two")),
-        *[("the-task", QUEUE, {"place": 3, "first_tried": tried}, (1, "two"))] * 2,
+        *[("the-task", QUEUE, {"place": 3, "first_tried": tried, "request_id": "the-task"}, (1, "two"))] * 2,
     ]
     assert script.finals == []
 
@@ -143,7 +143,7 @@ def test_a_hand_back_is_no_retry_and_loses_nothing(app: WorkerApp, script: Scrip
     tried = script.deliveries[1][2]["first_tried"]
     assert script.deliveries == [
         ("the-task", QUEUE, {"place": 3}, (1,)),
-        *[("the-task", QUEUE, {"place": 3, "first_tried": tried}, (1,))] * 7,
+        *[("the-task", QUEUE, {"place": 3, "first_tried": tried, "request_id": "the-task"}, (1,))] * 7,
     ]
 
 
@@ -163,7 +163,7 @@ def test_a_circuit_open_beyond_the_slice_hands_the_message_back(app: WorkerApp, 
     send(app, 1)
     wait_for(lambda: ended("succeeded") == 1, 20, "the second delivery")
     assert ended("handed_back") == 1
-    assert script.deliveries[1][2].keys() == {"place", "first_tried"}
+    assert script.deliveries[1][2].keys() == {"place", "first_tried", "request_id"}
 
 
 def test_a_circuit_open_longer_than_the_tasks_patience_ends_it(app: WorkerApp, script: Script) -> None:
@@ -253,3 +253,14 @@ def test_a_finalizer_that_fails_for_good_loses_no_message(
     send(app, 1)
     wait_for(lambda: ended("failed") == 1, 20, "the end")
     assert kept.reasons == ["nonsense"]
+
+
+@pytest.mark.parametrize(
+    "headers", [{"sends": "abc"}, {"sent_at": 10**400}, {"first_tried": ["x"]}, {"sends": True, "sent_at": "now"}]
+)
+def test_headers_that_are_no_numbers_lose_no_message(app: WorkerApp, script: Script, headers: dict[str, Any]) -> None:
+    script.steps = [BackendUnavailableError("away"), "done"]
+    ended = outcomes()
+    app.send_task("scripted", args=[1], queue=QUEUE, headers=headers, ignore_result=True)
+    wait_for(lambda: ended("succeeded") == 1, 20, "the second delivery")
+    assert ended("retried") == 1

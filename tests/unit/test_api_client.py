@@ -6,6 +6,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from monitoring.registry import KEPT
 from shared.api_client import InternalAPIClient, OrganizationAPI
 from shared.errors import (
     BackendBusyError,
@@ -15,6 +16,7 @@ from shared.errors import (
     NotFoundError,
 )
 from shared.models import Counts, FileData, FileHash, Status
+from shared.passage import Passage, carrying
 from tests.fakes import settings
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -42,6 +44,18 @@ def api(server: Server, **variables: str) -> OrganizationAPI:
 
 def ok(**body: object) -> httpx.Response:
     return httpx.Response(200, json=body)
+
+
+def test_a_request_says_whose_it_is_beside_the_contracts_own_headers() -> None:
+    row = {"execution": {"id": "ex", "workflow_id": "wf", "status": "PENDING"}, "source_config": {"is_api": True}}
+    server = Server(ok(**row), ok(**row))
+    api(server).execution("ex")
+    with carrying(Passage("the-users", "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "vendor=1")):
+        api(server).execution("ex")
+    before, behind = (dict(sent.headers) for sent in server.requests)
+    said = {"x-request-id": "the-users", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=1"}
+    assert behind == before | said
+    assert before["authorization"] == "Bearer unit-test-key"
 
 
 def test_the_end_of_an_execution_is_one_request_with_its_message_cut() -> None:
@@ -123,3 +137,17 @@ def test_the_key_is_in_no_error() -> None:
         with pytest.raises((BackendRefusedError, BackendUnavailableError)) as caught:
             api(Server(answer)).execution("ex")
         assert "unit-test-key" not in f"{caught.value!r} {caught.value.__cause__!r}"
+
+
+def test_a_check_of_the_backend_leaves_the_circuit_as_it_is_shown() -> None:
+    """Readiness is asked every few seconds with a client of its own, whose circuits are closed."""
+    KEPT.begin("")
+    dead = api(Server(httpx.ConnectError("refused")))
+    for _ in range(10):
+        with pytest.raises(BackendUnavailableError):
+            dead.execution("ex")
+    assert KEPT.value("workers_circuit_breaker_state", group="records") == 2
+    another = Server(ok(status="healthy", version="1", authenticated=True))
+    InternalAPIClient(settings(), transport=httpx.MockTransport(another)).health()
+    assert another.requests
+    assert KEPT.value("workers_circuit_breaker_state", group="records") == 2

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from prometheus_client import REGISTRY
 
+from monitoring.registry import KEPT
 from shared.backpressure import Gate
 from shared.deadline import Deadline
 from shared.errors import BackendBusyError
@@ -34,7 +34,7 @@ def gate(clock: Clock, room: threading.Semaphore | None = None) -> tuple[Gate, C
 
 
 def held(reason: str) -> float:
-    return REGISTRY.get_sample_value("workers_backend_requests_held_total", {"group": "tools", "reason": reason}) or 0
+    return KEPT.value("workers_backend_requests_held_total", group="tools", reason=reason)
 
 
 def test_an_open_gate_holds_nobody() -> None:

@@ -148,6 +148,13 @@ def test_a_stray_callback_does_not_end_a_running_execution() -> None:
     assert app.backend.ended is None
 
 
+def test_of_an_execution_without_files_the_callback_may_come_before_its_start_has_ended() -> None:
+    app = FakeApp(backend=FakeBackend(status="EXECUTING", total_files=0))
+    known(app, batches=0)
+    app.claims.take(app.state.claim("ex", "orchestration"))
+    assert end(app, [])["status"] == "COMPLETED"
+
+
 def test_a_stray_callback_does_not_end_an_execution_that_is_being_started() -> None:
     app = FakeApp(backend=FakeBackend(status="PENDING"))
     known(app)

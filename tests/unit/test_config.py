@@ -15,6 +15,8 @@ OTHER = {
     "ENVIRONMENT": "staging",
     "LOG_LEVEL": "DEBUG",
     "LOG_FORMAT": "console",
+    "HEALTH_HOST": "::1",
+    "OTEL_TRACES_EXPORTER": "console",
     "INTERNAL_API_BASE_URL": "https://other.invalid/x/internal/",
     "INTERNAL_SERVICE_API_KEY": KEY,
     "INTERNAL_API_TIMEOUT": "12.5",

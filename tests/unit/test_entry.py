@@ -4,11 +4,11 @@ import time
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from config.queue_routing import DEAD_LETTERS
 from config.workers import PROFILES
+from monitoring.registry import KEPT
 from shared.backend_models import History
 from shared.entry import async_execute_bin
 from shared.errors import (
@@ -100,8 +100,7 @@ def test_a_message_that_overtook_its_execution_looks_for_it_again_for_seconds() 
 
 
 def forwarded(queue: str) -> float:
-    labels = {"task": "async_execute_bin", "queue": queue}
-    return REGISTRY.get_sample_value("workers_messages_forwarded_total", labels) or 0.0
+    return KEPT.value("workers_messages_forwarded_total", name="async_execute_bin", queue_name=queue)
 
 
 @pytest.mark.parametrize(

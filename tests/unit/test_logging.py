@@ -1,11 +1,16 @@
 """No line that is to be logged can fail the task that logs it, whatever is in it."""
 
+import io
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from monitoring.registry import KEPT
+from shared import logging_utils
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -54,3 +59,13 @@ def test_a_line_of_json_is_one_line() -> None:
     lines = [json.loads(line) for line in ran.stderr.splitlines()]
     assert [line["place"] for line in lines if line["event"] == "the_last"] == [1]
     assert any(line["event"] == "log_line_lost" for line in lines)
+
+
+def test_a_line_that_is_lost_is_counted() -> None:
+    lost = KEPT.value("workers_log_lines_dropped_total")
+    stream = io.StringIO()
+    handler = logging_utils._Handler(stream)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.emit(logging.LogRecord("here", logging.INFO, "", 0, "%d of them", ("not a number",), None))
+    assert KEPT.value("workers_log_lines_dropped_total") == lost + 1
+    assert json.loads(stream.getvalue()) == {"event": "log_line_lost", "logger": "here", "level": "info"}

@@ -279,7 +279,7 @@ class FakeRecords:
         self.kept: dict[str, dict[str, Any]] = {}
         self.away = False
 
-    def append(self, task_id: str, record: dict[str, Any]) -> bool:
+    def append(self, task_id: str, record: dict[str, Any], _line: dict[str, Any]) -> bool:
         if self.away:
             raise StateStoreError("away")
         return self.kept.setdefault(task_id, record) is record

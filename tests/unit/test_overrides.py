@@ -105,7 +105,7 @@ def test_a_limit_of_processes_is_refused_for_threads_and_passes_by_where_the_fle
         ("CELERY_POOL", "gevent", "one of threads, prefork, or solo"),
         ("GENERAL_AUTOSCALE", "2,4", "the most and the fewest processes, such as 8,2"),
         ("GENERAL_RETRY_DELAY", "-1", "from 0.05 to 60"),
-        ("GENERAL_HEALTH_PORT", "0", "a whole number from 1 to 65535"),
+        ("GENERAL_HEALTH_PORT", "-1", "a whole number from 0 to 65535"),
     ],
 )
 def test_mistakes_are_named_together_with_those_of_the_settings(name: str, raw: str, expected: str) -> None:

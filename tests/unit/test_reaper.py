@@ -5,17 +5,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from prometheus_client import REGISTRY
+import structlog
 
 from callback.reaper import sweep
 from callback.tasks import process_batch_callback
 from config.workers import orchestration_of
+from monitoring.registry import KEPT
 from shared.backend_models import FileExecution
 from shared.claims import Claim, Claims, Lease
 from shared.errors import BackendUnavailableError
 from shared.execution_state import Run
+from shared.logging_utils import with_context
 from shared.models import Counts, FileHash, FileResult, Status
 from shared.orchestration import REAPED, batch_claim, fan_out, fold
+from shared.passage import Passage, carrying
 from shared.state_store import REGISTER_KEY
 from tests.fakes import FakeApp, FakeBackend, known, request
 from tests.unit.test_transitions import Watched
@@ -46,7 +49,7 @@ def actions() -> Callable[[], dict[str, float]]:
     names = ("alive", "batches_sent", "callback_sent", "waited", "ended", "struck_off", "failed")
 
     def count(name: str) -> float:
-        return REGISTRY.get_sample_value("workers_reaper_executions_total", {"action": name}) or 0.0
+        return KEPT.value("workers_reaper_actions_total", action=name)
 
     before = {name: count(name) for name in names}
     return lambda: {name: count(name) - before[name] for name in names if count(name) > before[name]}
@@ -82,6 +85,19 @@ def test_batches_that_nobody_is_at_are_sent_again_and_looks_become_rarer() -> No
     run = app.state.run("ex")
     assert run is not None
     assert app.redis.zscore(REGISTER_KEY, "ex") <= run.deadline
+
+
+def test_what_is_sent_again_is_of_the_same_request() -> None:
+    app = FakeApp(backend=FakeBackend(status="EXECUTING", total_files=1))
+    with carrying(Passage("the-users")):
+        known(app)
+    fan_out(app.call(), request(), API, [FileHash(file_name="0.txt")], 1)
+    app.sent.clear()
+    with structlog.testing.capture_logs(processors=[with_context]) as lines:
+        looked(app)
+    assert [sent.headers["request_id"] for sent in app.sent] == ["the-users"]
+    (line,) = [line for line in lines if line["event"] == "execution_looked_after"]
+    assert (line["request_id"], line["execution_id"], line["organization_id"]) == ("the-users", "ex", "org")
 
 
 def test_batches_at_work_are_left_alone() -> None:
@@ -168,7 +184,9 @@ def test_an_error_becomes_completed_by_the_rows_alone(then: Status) -> None:
 def test_of_what_is_unknown_the_register_is_cleared() -> None:
     app = started()
     app.redis.delete("workers:execution:ex:run")
-    assert looked(app) == {"struck_off": 1}
+    with structlog.testing.capture_logs(processors=[with_context]) as lines:
+        assert looked(app) == {"struck_off": 1}
+    assert [line["execution_id"] for line in lines if line["event"] == "execution_unknown"] == ["ex"]
     assert app.state.due(time.time() + 1e9) == []
 
 

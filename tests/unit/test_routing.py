@@ -14,7 +14,7 @@ from config.contract_routes import CONTRACT_ROUTES
 from config.queue_routing import QUEUES, ROUTES, Priority, Route, route_of, task_routes
 from config.verification import Tables, problems, problems_of
 from config.workers import LAYOUTS, PROFILES, WORKERS, Pool, Profile, Scaling, orchestration_of
-from shared.routing import rows
+from shared.commands.routing import rows
 from shared.start_check import registered
 
 ROOT = Path(__file__).resolve().parents[2]

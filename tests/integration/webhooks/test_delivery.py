@@ -9,12 +9,12 @@ import pytest
 from celery.contrib.testing.worker import start_worker
 from kombu import pools
 from kombu.connection import Connection
-from prometheus_client import REGISTRY
 from standardwebhooks.webhooks import Webhook
 
 from config.queue_routing import DEAD_LETTERS
 from config.workers import PROFILES
 from general.told_events import ToldEvents
+from monitoring.registry import KEPT
 from sandbox.stack import wait_for
 from shared.call import WorkerApp
 from shared.celery_app import build_app
@@ -107,11 +107,11 @@ def send(app: WorkerApp, server: HostileServer, **kwargs: Any) -> None:
     app.send_task("send_webhook_notification", args=args, kwargs=said, queue="notifications")
 
 
-def counted(name: str, **labels: str) -> Callable[[], float]:
+def counted(name: str, /, **labels: str) -> Callable[[], float]:
     """How often that has happened since now."""
 
     def count() -> float:
-        return REGISTRY.get_sample_value(name, labels) or 0.0
+        return KEPT.value(name, **labels)
 
     before = count()
     return lambda: count() - before
@@ -198,7 +198,7 @@ def test_a_backend_that_is_away_hears_of_it_later_and_the_receiver_once(
             well(request, peer)
 
     backend.script = away_at_first
-    told = counted("workers_tasks_total", task="workers.mark_notifications", queue="notifications", outcome="succeeded")
+    told = counted("celery_task_succeeded_total", name="workers.mark_notifications", queue_name="notifications")
     send(app, server, **ROWS)
     wait_for(lambda: told() == 1, 20, "the mark")
     assert len(server.requests) == 1
@@ -225,8 +225,8 @@ def test_a_round_that_fails_is_left_to_the_next(
     app: WorkerApp, backend: HostileServer, broker_url: str, task: str, queue: str
 ) -> None:
     backend.script = reset
-    failed = counted("workers_tasks_total", task=task, queue=queue, outcome="failed")
-    retried = counted("workers_tasks_total", task=task, queue=queue, outcome="retried")
+    failed = counted("celery_task_failed_total", name=task, queue_name=queue)
+    retried = counted("celery_task_retried_total", name=task, queue_name=queue)
     app.send_task(task, queue=queue)
     wait_for(lambda: failed() == 1, 20, "the end")
     assert (len(backend.requests), retried()) == (1, 0)

@@ -1,4 +1,4 @@
-"""`python -m shared.check`: what `workers check` runs. A table of what is right and what is wrong, exit 0 or 1."""
+"""What `workers check` runs: a table of what is right and what is wrong, exit 0 or 1."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -6,11 +6,11 @@ from itertools import chain
 import click
 
 from config.workers import PROFILES
+from shared.commands.orphans import hand_over
 from shared.config import Settings
 from shared.errors import WorkerError
 from shared.health import Finding, Verdict, look
 from shared.logging_utils import configure_logging
-from shared.orphans import hand_over
 from shared.overrides import load
 from shared.variables import SettingsError
 

@@ -4,33 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from amqp.exceptions import AMQPError, NotFound, PreconditionFailed
-from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from config.queue_routing import DEAD_LETTERS, QUEUES, route_of
+from shared.application import Application
 from shared.celery_settings import platform_queue
 
 _CONNECT_SECONDS = 4
 # Workers that answer later are taken for absent.
 _ANSWER_SECONDS = 1.0
-
-
-class _Operator(Celery):  # type: ignore[misc] # Celery ships no types
-    """Asks workers, on the broker that it is given: Celery's own would ask the one that the environment names."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(fixups=[], set_as_current=False)
-        self._url = url
-
-    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
-        """A connection to that broker."""
-        return super().connection_for_read(url or self._url, **options)
-
-    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
-        """Likewise."""
-        return super().connection_for_write(url or self._url, **options)
 
 
 def live_problems(url: str, queues: Sequence[str], queue_type: str) -> Iterator[str]:
@@ -39,7 +23,7 @@ def live_problems(url: str, queues: Sequence[str], queue_type: str) -> Iterator[
         with Connection(url, connect_timeout=_CONNECT_SECONDS) as connection:
             connection.ensure_connection(max_retries=1, timeout=_CONNECT_SECONDS)
             rabbitmq = connection.transport.driver_type == "amqp"
-            with _Operator(url) as app:
+            with Application("routing", url, set_as_current=False) as app:
                 inspect = app.control.inspect(timeout=_ANSWER_SECONDS)
                 consumed, tasks = inspect.active_queues() or {}, inspect.registered() or {}
             for queue in queues:

@@ -1,4 +1,4 @@
-"""`python -m shared.routing show | verify`: what `workers routing` runs."""
+"""`python -m shared.commands.routing show | verify`: what `workers routing` runs."""
 
 import json
 import pkgutil
@@ -11,12 +11,11 @@ from config.beat_schedule import ENTRIES
 from config.queue_routing import DEAD_LETTERS, QUEUES, ROUTES
 from config.verification import Tables, problems
 from config.workers import LAYOUTS, PROFILES, WORKERS, UnknownProfileError, profile_named
-from shared.live_routing import live_problems
+from shared.commands.columns import aligned
+from shared.commands.live_routing import live_problems
 from shared.schedule_store import ScheduleError, times
 from shared.start_check import registered
 from shared.variables import broker_address
-
-_GAP = "  "
 
 
 def unusable() -> Iterator[str]:
@@ -55,9 +54,7 @@ def main() -> None:
 def show() -> None:
     """Print the table: task, queue, priority, and the workers and profiles that consume it."""
     table = [("TASK", "QUEUE", "PRIORITY", "CONSUMED BY"), *rows(), (f"(poison) {DEAD_LETTERS}", "", "", "people")]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        click.echo(_GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo("\n".join(aligned(table)))
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""`python -m shared.schedule`: what `workers schedule` runs. The scheduler hears of each change within seconds."""
+"""What `workers schedule` runs. The scheduler hears of each change within seconds."""
 
 import json
 import re
@@ -13,6 +13,7 @@ from celery.schedules import crontab
 from redis.exceptions import RedisError
 
 from config.beat_schedule import ENTRIES
+from shared.commands.columns import aligned
 from shared.config import BaseSettings
 from shared.schedule_store import ScheduleError, StoredEntry, check_task, entries, from_row, nearest, times
 from shared.scheduler import ScheduleApp
@@ -54,9 +55,7 @@ def show() -> None:
     """Show every entry: its task and times, when it ran last, when it is due, and who says so."""
     app = _app()
     rows = [_HEAD, *(_row(app, entry) for entry in entries(app).values())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    click.echo("\n".join(aligned(rows)))
 
 
 @cli.command()

@@ -23,7 +23,7 @@ from shared.errors import (
     DeadlineExceededError,
 )
 from shared.network import BoundedNetwork
-from tests.integration.client.clients import LATE, STURDY, TIMEOUT, MakeClient, MakeServer
+from tests.integration.client.clients import HASTY, LATE, STURDY, TIMEOUT, MakeClient, MakeServer
 from tests.integration.client.faults import sends, silent
 from tests.integration.client.hostile import Peer, Received, answer, execution, head, reset_at_once, well
 
@@ -53,7 +53,7 @@ def test_a_reset_at_once_is_an_unreachable_backend(serve: MakeServer, connect: M
 @pytest.mark.parametrize("within", [None, 0.2])
 def test_who_never_accepts_is_not_waited_for(within: float | None, connect: MakeClient) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=8) as listener:
-        client, begun = connect(f"http://127.0.0.1:{listener.getsockname()[1]}/internal"), time.monotonic()
+        client, begun = connect(f"http://127.0.0.1:{listener.getsockname()[1]}/internal", **HASTY), time.monotonic()
         api = client.for_organization("org", Deadline.after(within, "a file") if within else None)
         with pytest.raises(DeadlineExceededError if within else BackendUnreachableError):
             api.execution("ex")
@@ -94,9 +94,9 @@ def test_a_name_of_many_addresses_is_tried_within_the_time_of_one_request(
 
     # No server of ours can give a name several addresses.
     monkeypatch.setattr(socket, "getaddrinfo", many)
-    api, begun = connect(f"http://backend.invalid:{deaf_port}/internal").for_organization("org"), time.monotonic()
+    client, begun = connect(f"http://backend.invalid:{deaf_port}/internal", **HASTY), time.monotonic()
     with pytest.raises(BackendUnreachableError):
-        api.execution("ex")
+        client.for_organization("org").execution("ex")
     assert 0 <= time.monotonic() - begun - TIMEOUT < LATE
 
 

@@ -12,7 +12,7 @@ import pytest
 from shared.api_client import InternalAPIClient
 from shared.deadline import Deadline
 from shared.errors import AnswerTooLargeError, BackendBusyError, BackendUnreachableError, DeadlineExceededError
-from tests.integration.client.clients import LARGEST, LATE, STURDY, TIMEOUT, MakeClient, MakeServer
+from tests.integration.client.clients import HASTY, LARGEST, LATE, STURDY, TIMEOUT, MakeClient, MakeServer
 from tests.integration.client.faults import FAULTS, by_name, sends
 from tests.integration.client.hostile import answer, execution, head, well
 
@@ -23,7 +23,7 @@ STEP = r"ran out of time: GET v1/workflow-execution/\{execution_id\}/ took 0\.\d
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_one_typed_error_in_time(name: str, serve: MakeServer, connect: MakeClient) -> None:
     server, fault = serve(by_name), FAULTS[name]
-    client, begun = connect(server.url), time.monotonic()
+    client, begun = connect(server.url, **(HASTY if fault.endless else {})), time.monotonic()
     with pytest.raises(fault.error, match=fault.says) as caught:
         client.for_organization("org").execution(name)
     took = time.monotonic() - begun

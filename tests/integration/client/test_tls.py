@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from shared.errors import BackendUnreachableError
-from tests.integration.client.clients import STURDY, MakeClient, MakeServer
+from tests.integration.client.clients import HASTY, STURDY, MakeClient, MakeServer
 from tests.integration.client.faults import silent
 from tests.integration.client.hostile import Peer
 
@@ -122,19 +122,19 @@ def drip(peer: Peer) -> None:
 @pytest.mark.parametrize("greet", [Peer.silence, drip], ids=["silence", "drip"])
 def test_a_handshake_ends_in_time(greet: Callable[[Peer], None], serve: MakeServer, connect: MakeClient) -> None:
     with pytest.raises(BackendUnreachableError, match=r"ConnectTimeout|SSL"):
-        connect(serve(greet=greet).url.replace("http:", "https:")).for_organization("org").execution("ex")
+        connect(serve(greet=greet).url.replace("http:", "https:"), **HASTY).for_organization("org").execution("ex")
 
 
 def test_silence_after_a_handshake_ends_in_time(bundle: str, serve: MakeServer, connect: MakeClient) -> None:
     server = serve(silent, tls=offering(OURS.issue_cert(HOST)))
     with pytest.raises(BackendUnreachableError, match="ReadTimeout"):
-        connect(server.url, INTERNAL_API_CA_BUNDLE=bundle).for_organization("org").execution("ex")
+        connect(server.url, INTERNAL_API_CA_BUNDLE=bundle, **HASTY).for_organization("org").execution("ex")
 
 
 def test_a_backend_without_tls_is_not_taken_for_one(serve: MakeServer, connect: MakeClient) -> None:
     server = serve()
     with pytest.raises(BackendUnreachableError):
-        connect(server.url.replace("http:", "https:")).for_organization("org").execution("ex")
+        connect(server.url.replace("http:", "https:"), **HASTY).for_organization("org").execution("ex")
     assert server.requests == []
 
 

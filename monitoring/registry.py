@@ -87,8 +87,6 @@ class Metric:
                 self._child(dict(zip(self._given, known, strict=True)))
 
     def _child(self, labels: dict[str, str]) -> Any:
-        if KEPT.muted:
-            return None
         key = tuple(labels.items())
         found = self._children.get(key)
         if found is None:
@@ -114,7 +112,6 @@ class Kept:
 
     Attributes:
         strict: whether undeclared labels raise, as in tests; otherwise their number is left out, and work goes on.
-        muted: whether nothing is counted.
         node: the name of the node.
         folder: where the processes of a pool count, if this is one of them.
         process: which of them this is.
@@ -122,7 +119,7 @@ class Kept:
     """
 
     def __init__(self) -> None:
-        self.strict = self.muted = False
+        self.strict = False
         self.node, self.process = "", MAIN
         self.folder: Path | None = None
         self.readings: dict[str, Reading] = {}

@@ -1,7 +1,7 @@
 """What no line of a log may show: secrets, credentials in what others say, and the content of documents.
 
-A line is searched once, by one pattern that begins with letters the regex engine can look for; only one in which
-something was found is taken apart. What is found too often costs a word of a line, what is not found a password.
+A line is looked at for words first, since nearly none has one, and a pattern takes as long as the rest of a line.
+What is found too often costs a word of a line, what is not found a password.
 """
 
 import json
@@ -34,6 +34,8 @@ _NAMES = (
     "passphrase",
     "credentials?",
 )
+# One of these is in each line in which a name above, or the user of an address, may be.
+_MARKS = ("authorization", "bearer", "passw", "pwd", "secret", "token", "key", "passphrase", "credential", "://")
 _NAMED = re.compile(f"(?:{'|'.join(_NAMES)})$", re.IGNORECASE)
 # Between a name and its value, in JSON within JSON too. A scheme of HTTP is no value; nor is what is hidden already.
 _QUOTE = r"""(?:b(?=\\*["']))?\\*["']"""  # of text, or of bytes as Python shows them
@@ -53,16 +55,8 @@ class Redaction:
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         plain = {form for secret in secrets for form in secret.forms()}
         written = plain | {json.dumps(form)[1:-1] for form in plain}
-        longest_first = sorted(written, key=len, reverse=True)
-        known = "|".join(map(re.escape, longest_first)) or "(?!)"
-        # A branch for each case of each first letter: only literals let the engine skip what cannot begin a match.
-        tails = {
-            first: "|".join(name[1:] for name in _NAMES if name[0] == first.lower())
-            for name in _NAMES
-            for first in (name[0], name[0].upper())
-        }
-        named = "|".join(f"{first}(?i:(?:{tail}){_MEANS}){_VALUE}" for first, tail in tails.items())
-        self._found = re.compile(f"{known}|://{_USER}+@|{named}").search
+        self._written = sorted(written, key=len, reverse=True)
+        known = "|".join(map(re.escape, self._written)) or "(?!)"
         values = f"(?:{known}|{_VALUE})+"
         self._each = re.compile(
             rf"(?P<kept>(?:{'|'.join(_NAMES)}){_MEANS}){values}|(?P<scheme>://){_USER}+@|{known}",
@@ -71,14 +65,18 @@ class Redaction:
 
     def text(self, line: str) -> str:
         """A line without what it may not show."""
-        return line if self._found(line) is None else self._each.sub(_replaced, line)
+        return self._each.sub(_replaced, line) if self._may_show(line) else line
 
     def json(self, line: str) -> str:
         """A line that is a JSON object, likewise; it stays one, whatever the secrets are."""
-        if self._found(line) is None:
+        if not self._may_show(line):
             return line
         shown = {name: self._inner(value) for name, value in json.loads(line).items()}
         return json.dumps(shown)
+
+    def _may_show(self, line: str) -> bool:
+        lowered = line.lower()
+        return any(mark in lowered for mark in _MARKS) or any(written in line for written in self._written)
 
     def _inner(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -103,9 +101,8 @@ def _replaced(found: "re.Match[str]") -> str:
 
 def without_content(_logger: Any, _level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: fields that hold content are shown as type and size, those that hold a secret not."""
-    for name, show in [(name, show) for name in event if (show := _shown_as(name))]:
-        event[name] = show(event[name])
-    return event
+    hidden = {name: show(event[name]) for name in event if (show := _shown_as(name))}
+    return {**event, **hidden} if hidden else event
 
 
 @lru_cache(maxsize=1_024)

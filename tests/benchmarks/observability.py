@@ -1,64 +1,67 @@
-"""What metrics and logs cost a task: `uv run python -m tests.benchmarks.observability`.
+"""What metrics and logs cost a task: `uv run python -m tests.benchmarks.observability [--broker URL]`.
 
-No-op tasks through one real worker (threads, one slot) on the embedded Valkey, whose log goes to a file, as a
-container's does. It is told in turn to count and log, to log alone, and to do neither (no line below a warning), for
-some hundred tasks each, again and again. The figure is all of the worker's processor time per task, in nanoseconds by
-the kernel's count; the share is that of the round's own `neither`. Only ratios within one run mean anything.
+No-op tasks through one real worker (threads, one slot), whose log goes to a file, as a container's does. Each count and
+each line is timed where it happens, by the processor clock of its thread: so caches are as cold as they are at work,
+and what it takes to get Python's lock back after a write is in it. The share is that of all the worker's processor time
+in the same round, by the kernel's count. Only ratios within one run mean anything.
 """
 
 import argparse
+import os
+import signal
 import statistics
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from sandbox.stack import Part
 from tests.acceptance.probes import Probes, probes
 
-WAYS: Mapping[str, tuple[bool, str]] = {
-    "neither": (False, "WARNING"),
-    "logs": (False, "INFO"),
-    "metrics and logs": (True, "INFO"),
-}
 
-
-def _processor_seconds(worker: Part) -> float:
+def _processor_nanoseconds(worker: Part) -> int:
     """Of all its threads: https://docs.kernel.org/scheduler/sched-stats.html."""
     threads = Path(f"/proc/{worker.pid}/task").glob("*/schedstat")
-    return sum(int(one.read_text().split()[0]) for one in threads) / 1e9
+    return sum(int(one.read_text().split()[0]) for one in threads)
 
 
-def _measure(world: Probes, worker: Part, way: tuple[bool, str], count: int) -> float:
-    """Milliseconds of the worker's processor time for each task."""
-    world.await_events("watched", 1, 60, world.send("probe.watch", *way))
-    before = _processor_seconds(worker)
+def _metered(world: Probes) -> tuple[int, ...]:
+    """Nanoseconds for metrics and for logs since the last time."""
+    (said,) = world.await_events("metered", 1, 60, world.send("probe.meter"))
+    return tuple(map(int, said.more.split()))
+
+
+def _measure(world: Probes, worker: Part, count: int) -> tuple[float, ...]:
+    """Microseconds for each task: of metrics, of logs, and of everything."""
+    _metered(world)
+    os.kill(worker.pid, signal.SIGSTOP)  # or it would work beside who sends, now more, now less
     world.send_many(count, "probe.nothing")
-    world.await_events("ended", 1, 300, world.send("probe.nothing", True))
-    return (_processor_seconds(worker) - before) / count * 1_000
+    last = world.send("probe.nothing", True)
+    before = _processor_nanoseconds(worker)
+    os.kill(worker.pid, signal.SIGCONT)
+    world.await_events("ended", 1, 300, last)
+    whole = _processor_nanoseconds(worker) - before
+    return tuple(part / count / 1_000 for part in (*_metered(world), whole))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What metrics and logs cost a task.")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--broker", help="instead of the embedded Valkey; its probe queues are deleted")
     asked = parser.parse_args()
-    found: dict[str, list[float]] = {way: [] for way in WAYS}
-    with probes() as world:
+    with probes(asked.broker) as world:
         worker = world.start("one", "--concurrency", "1")
-        _measure(world, worker, WAYS["neither"], asked.count)
-        for number in range(asked.rounds):
-            for way in sorted(WAYS, reverse=bool(number % 2)):
-                found[way].append(_measure(world, worker, WAYS[way], asked.count))
-    sys.stdout.write(
-        f"{'':<18}{'ms per task: least':>20}{'median':>9}{'most':>9}{'more than neither: median':>27}{'spread':>18}\n"
-    )
-    for way, times in found.items():
-        shares = sorted(time / none - 1 for time, none in zip(times, found["neither"], strict=True))
-        quarters = statistics.quantiles(shares, n=4)
-        sys.stdout.write(
-            f"{way:<18}{min(times):>20.3f}{statistics.median(times):>9.3f}{max(times):>9.3f}"
-            f"{quarters[1]:>15.1%}{f'{quarters[0]:.1%} to {quarters[2]:.1%}':>18}\n"
-        )
+        _measure(world, worker, asked.count)
+        rounds = [_measure(world, worker, asked.count) for _ in range(asked.rounds)]
+    sys.stdout.write(f"a task takes {statistics.median(whole for *_, whole in rounds):.0f} µs (median)\n")
+    parts = {
+        "metrics": [(metrics, whole) for metrics, _, whole in rounds],
+        "logs": [(logs, whole) for _, logs, whole in rounds],
+        "metrics and logs": [(metrics + logs, whole) for metrics, logs, whole in rounds],
+    }
+    for name, found in parts.items():
+        low, middle, high = statistics.quantiles([part / whole for part, whole in found], n=4)
+        took = statistics.median(part for part, _ in found)
+        sys.stdout.write(f"{name:<18}{took:>6.1f} µs {middle:>7.1%} of it (quartiles {low:.1%} to {high:.1%})\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,29 @@ def test_a_line_that_is_lost_is_counted() -> None:
     handler.emit(logging.LogRecord("here", logging.INFO, "", 0, "%d of them", ("not a number",), None))
     assert KEPT.value("workers_log_lines_dropped_total") == lost + 1
     assert json.loads(stream.getvalue()) == {"event": "log_line_lost", "logger": "here", "level": "info"}
+
+
+FAILS = """
+from shared.logging_utils import configure_logging, get_logger
+from shared.variables import Secret
+
+configure_logging("INFO", "json", [Secret("open-sesame")])
+log = get_logger("own")
+log.debug("unheard")
+try:
+    raise ValueError("said open-sesame")
+except ValueError:
+    log.exception("failed", text="a page", path=__import__("pathlib").Path("/open-sesame"))
+log.info("went_on", text="a page", path="/open-sesame")
+log.info("went_on", text="a page", path=__import__("pathlib").Path("/open-sesame"))
+"""
+
+
+def test_lines_are_alike_whichever_way_they_go() -> None:
+    ran = subprocess.run([sys.executable, "-c", FAILS], cwd=ROOT, capture_output=True, text=True, check=True)
+    failed, went_on, again = (json.loads(line) for line in ran.stderr.splitlines())
+    assert failed.pop("exception").endswith("ValueError: said ***")
+    assert datetime.fromisoformat(failed.pop("timestamp")) <= datetime.fromisoformat(went_on.pop("timestamp"))
+    assert failed == {"event": "failed", "level": "error", "logger": "own", "text": "<str, 6>", "path": "/***"}
+    assert again.pop("timestamp")
+    assert again == went_on == failed | {"event": "went_on", "level": "info"}

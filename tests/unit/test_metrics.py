@@ -20,7 +20,7 @@ def afresh() -> Iterator[None]:
     """Numbers begin at nothing, and do so again for the tests that follow."""
     KEPT.begin("node@here")
     yield
-    KEPT.strict, KEPT.muted = True, False
+    KEPT.strict = True
     KEPT.readings.clear()
     KEPT.begin("")
 
@@ -60,13 +60,6 @@ class TestOneProcess:
         shown = KEPT.exposition()[0].decode()
         assert 'workers_webhooks_dropped_total{reason="exhausted"} 0.0' in shown
         assert "workers_webhook_marks_dropped_total 0.0" in shown
-
-    def test_the_muted_count_nothing(self) -> None:
-        KEPT.muted = True
-        metrics.PAGES.inc()
-        metrics.TASK_RUNTIME.observe(1, name="a", queue_name="q")
-        assert KEPT.value("workers_pages_total") == 0
-        assert KEPT.value("celery_task_runtime_count") == 0
 
     def test_the_quantiles_of_a_histogram_can_be_read(self) -> None:
         for seconds in (0.004, 0.2, 0.2, 299):

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from sandbox import servers
 from sandbox.stack import Stack
+from tests.conftest import without
 
 WORKERS = str(Path(sys.executable).with_name("workers"))
 
@@ -124,3 +126,19 @@ def test_any_reader_can_read_it(stack: Stack, command: str) -> None:
     )
     assert ran.stdout.startswith("configuration")
     assert ran.stderr == ""
+
+
+def test_a_rabbitmq_that_takes_no_messages_is_wrong() -> None:
+    if servers.rabbitmq_program() is None:
+        without("RabbitMQ is not installed")
+    with Stack() as stack:
+        stack.start_rabbitmq()
+        # It lets everybody in, and blocks whoever publishes: https://www.rabbitmq.com/docs/alarms
+        settings = stack.folder / "broker.d" / "rabbitmq.conf"
+        settings.write_text(settings.read_text().replace("limit.absolute = 50MB", "limit.absolute = 999999GB"))
+        stack.restart("broker")
+        stack.wait_until_ready()
+        code, found, _ = check(stack)
+    assert code == 1
+    assert found["broker"].startswith("WRONG")
+    assert "out of memory or disk" in found["broker"]

@@ -13,7 +13,7 @@ from shared import endpoints
 from shared.api_client import InternalAPIClient
 from shared.errors import BackendUnavailableError
 from shared.models import FileData, FileHash
-from tests.integration.client.clients import MakeClient, MakeServer
+from tests.integration.client.clients import LATE, MakeClient, MakeServer
 from tests.integration.client.hostile import Peer, Received, answer, execution, well
 
 DATA = FileData(workflow_id="wf", execution_id="ex", organization_id="org")
@@ -81,7 +81,7 @@ def test_a_status_is_written_promptly_while_tools_work(serve: MakeServer, connec
         for one in running:
             one.result()
     assert len(waits) > 20
-    assert sorted(waits)[len(waits) * 9 // 10] < 0.1
+    assert sorted(waits)[len(waits) * 9 // 10] < 0.2
 
 
 def keep(client: InternalAPIClient, until: float, ask: Callable[[InternalAPIClient], object]) -> None:
@@ -121,6 +121,6 @@ def test_a_pause_is_kept_by_all_threads_and_by_its_group_alone(
     for request in server.requests:
         arrived[slow(request)].append(request.at - asked[0])
     # What was on its way when the answer left could not know.
-    assert [at for at in arrived[True] if 0.1 < at < SECOND] == []
+    assert [at for at in arrived[True] if LATE / 2 < at < SECOND] == []
     assert [at for at in arrived[True] if at > SECOND] != []
-    assert len([at for at in arrived[False] if 0.1 < at < SECOND]) > 50
+    assert len([at for at in arrived[False] if LATE / 2 < at < SECOND]) > 50

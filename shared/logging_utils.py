@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TextIO
 import structlog
 
 from monitoring.prometheus_metrics import LOG_LINES_DROPPED
-from shared.redaction import Redaction, without_content
+from shared.redaction import Redaction, shown_as, without_content
 from shared.variables import Secret
 
 
@@ -106,11 +106,11 @@ class _Log:
 
     def info(self, event: str, **fields: Any) -> None:
         """Write a line at once, if JSON can show what is in it as it is."""
-        if _Log.handler is None or "exc_info" in fields:
+        if _Log.handler is None or "exc_info" in fields or any(map(shown_as, fields)):
             self._structlog.info(event, **fields)
             return
-        line = {**_fields.get(), **without_content(None, "info", fields), "event": event, "level": "info"}
-        line["logger"], line["timestamp"] = self._name, f"{datetime.now(UTC).isoformat()[: -len('+00:00')]}Z"
+        line = {**_fields.get(), **fields, "event": event, "level": "info", "logger": self._name}
+        line["timestamp"] = f"{datetime.now(UTC).isoformat()[: -len('+00:00')]}Z"
         try:
             written = _Log.redact(_encode_plain(line))
         except (TypeError, ValueError, RecursionError):

@@ -101,13 +101,13 @@ def _replaced(found: "re.Match[str]") -> str:
 
 def without_content(_logger: Any, _level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: fields that hold content are shown as type and size, those that hold a secret not."""
-    hidden = {name: show(event[name]) for name in event if (show := _shown_as(name))}
+    hidden = {name: show(event[name]) for name in event if (show := shown_as(name))}
     return {**event, **hidden} if hidden else event
 
 
 @lru_cache(maxsize=1_024)
-def _shown_as(name: str) -> Callable[[Any], Any] | None:
-    """How the value of a field is shown, by its name, if not as it is."""
+def shown_as(name: str) -> Callable[[Any], Any] | None:
+    """How the value of a field is shown, by the field's name; None if as it is."""
     if name in _CONTENT:
         return _outline
     return _masked if _NAMED.search(name) else None

@@ -16,7 +16,7 @@ from celery import Task
 from celery.exceptions import Reject, Retry, SoftTimeLimitExceeded
 
 from config.workers import Retries
-from shared.call import FIRST_TRIED, SENDS, UNSENT, Call, WorkerApp, bury
+from shared.call import FIRST_TRIED, SENDS, Call, WorkerApp, bury
 from shared.claims import Claim, Lease
 from shared.deadline import Deadline
 from shared.delays import send_later
@@ -267,9 +267,8 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
         if isinstance(error, UndeliveredError | UndeliverableError):
             headers[SENDS] = int(number(headers, SENDS, 0)) + 1
         again = self.signature_from_request(self.request, headers=headers, retries=self.request.retries + 1)
-        try:
-            send_later(again, call.queue, wait, self.app.resources.settings)
-        except UNSENT as unsent:
+        _, unsent = _tried(lambda: send_later(again, call.queue, wait, self.app.resources.settings))
+        if unsent is not None:
             raise Reject(unsent, requeue=True) from error
         # Only now is this delivery acknowledged: a process that dies in between leaves two messages, and never none.
         raise Retry(exc=error, when=wait)
@@ -280,10 +279,10 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
         return {FIRST_TRIED: time.time(), **sent}
 
     def _hand_back(self) -> None:
-        try:
-            self.signature_from_request(self.request, headers=self._dated_headers()).apply_async()
-        except UNSENT as error:
-            raise Reject(error, requeue=True) from error
+        again = self.signature_from_request(self.request, headers=self._dated_headers())
+        _, unsent = _tried(again.apply_async)
+        if unsent is not None:
+            raise Reject(unsent, requeue=True) from unsent
 
 
 def _tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:

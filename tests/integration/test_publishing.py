@@ -1,8 +1,9 @@
 """Publishing on connections that were cut, swallowed or refused: an error within ten seconds, and no message lost."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from kombu.connection import Connection
@@ -102,6 +103,28 @@ def test_a_broker_that_is_away_is_an_error_within_ten_seconds(publisher: Publish
     with pytest.raises(BrokerError):
         publisher.send()
     assert publisher.seconds < MOST_SECONDS
+
+
+def test_a_connection_that_is_lost_and_found_while_a_queue_is_declared_loses_no_message(redis_url: str) -> None:
+    """Kombu goes on with the channel of the lost one, and fails with what is no error of a broker."""
+    with proxied(redis_url) as between:
+        publisher = Publisher(redis_url, between)
+        queues = [f"published_{number}" for number in range(8)]
+        publisher.send()
+        taken = []
+        for number, queue in enumerate(queues):
+            between.down()
+            back = threading.Timer(0.05 * number, between.up)
+            back.start()
+            with suppress(BrokerError):
+                publisher._call.send("some.task", queue, [1])
+                taken.append(queue)
+            back.join()
+        publisher.close()
+    with Connection(redis_url) as connection, connection.channel() as channel:
+        arrived = {queue: channel.queue_purge(queue) for queue in [*queues, QUEUE]}
+    assert arrived == {queue: int(queue in {*taken, QUEUE}) for queue in [*queues, QUEUE]}
+    assert len(taken) > 1
 
 
 def test_a_broker_that_confirms_nothing_is_an_error_within_ten_seconds(rabbitmq_url: str) -> None:

@@ -208,15 +208,21 @@ class Unreachable(Signature):  # type: ignore[misc] # Celery ships no types
         raise OSError("connection refused")
 
 
+class Buggy(Signature):  # type: ignore[misc] # Celery ships no types
+    """What cannot be published, for a reason that the broker's client does not know itself."""
+
+    def apply_async(self, *_args: Any, **_kwargs: Any) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'client'")
+
+
+@pytest.mark.parametrize("unsent", [Unreachable, Buggy])
 @pytest.mark.parametrize("step", [BackendUnavailableError("away"), HandBack("the slice is over")])
 def test_a_message_that_cannot_be_sent_again_goes_back_to_the_broker(
-    app: WorkerApp, script: Script, monkeypatch: pytest.MonkeyPatch, step: Exception
+    app: WorkerApp, script: Script, monkeypatch: pytest.MonkeyPatch, step: Exception, unsent: type[Signature]
 ) -> None:
     script.steps = [step, "done"]
     seam = app.tasks["scripted"]
-    monkeypatch.setattr(
-        type(seam), "signature_from_request", lambda *_args, **_kwargs: Unreachable("scripted", app=app)
-    )
+    monkeypatch.setattr(type(seam), "signature_from_request", lambda *_args, **_kwargs: unsent("scripted", app=app))
     ended = outcomes()
     send(app, 1)
     wait_for(lambda: ended("succeeded") == 1, 20, "the redelivery")

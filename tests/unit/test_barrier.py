@@ -61,7 +61,7 @@ class World:
         self.backend = FakeBackend(batches=3, pipeline_id="pipe")
         self.backend.on_call = self.fate.step
         self.app = build_app(PROFILES["all"], SETTINGS)
-        self.app.send_task = self.publish
+        self.app.send_task = self.publish  # type: ignore[method-assign]
         self.deliveries = Deliveries(self.app)
 
     def publish(self, task: str, args: Any = None, kwargs: Any = None, **options: Any) -> None:

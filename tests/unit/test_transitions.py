@@ -68,7 +68,7 @@ class Crowd:
         self.fake = FakeApp(backend=backend, settings=settings(BATCH_SLICE_SECONDS="1", INTERNAL_API_TIMEOUT="0.5"))
         self.app = build_app(PROFILES["all"], self.fake.settings)
         self.app.resources = cast("Resources", self.fake)
-        self.app.send_task = self.publish
+        self.app.send_task = self.publish  # type: ignore[method-assign]
         self.deliveries = Deliveries(self.app)
         self.random = random.Random(seed)  # noqa: S311 # chance, and no secret
         self.lock = threading.Condition()

@@ -53,21 +53,21 @@ class Metric:
 
     def inc(self, by: float = 1, /, **labels: str) -> None:
         """Count."""
-        child = self._child(labels)
+        child = self._children.get(tuple(labels.items())) or self._child(labels)
         if child is not None:
             with _FORK:
                 child.inc(by)
 
     def set(self, value: float, /, **labels: str) -> None:
         """Say how much there is."""
-        child = self._child(labels)
+        child = self._children.get(tuple(labels.items())) or self._child(labels)
         if child is not None:
             with _FORK:
                 child.set(value)
 
     def observe(self, value: float, exemplar: dict[str, str] | None = None, /, **labels: str) -> None:
         """Count one of that size. The exemplar, a trace's id, is shown to who asks for OpenMetrics."""
-        child = self._child(labels)
+        child = self._children.get(tuple(labels.items())) or self._child(labels)
         if child is not None:
             with _FORK:
                 child.observe(value, exemplar)
@@ -87,14 +87,12 @@ class Metric:
                 self._child(dict(zip(self._given, known, strict=True)))
 
     def _child(self, labels: dict[str, str]) -> Any:
-        key = tuple(labels.items())
-        found = self._children.get(key)
-        if found is None:
-            if labels.keys() != self._given or any(self._unknown(name, value) for name, value in labels.items()):
-                return KEPT.undeclared(f"{self.name} has labels {dict(self.labels)}, not {labels}")
-            with _FORK:
-                found = self._children[key] = self._make(labels)
-        return found
+        """What counts for these labels, which has not yet."""
+        if labels.keys() != self._given or any(self._unknown(name, value) for name, value in labels.items()):
+            return KEPT.undeclared(f"{self.name} has labels {dict(self.labels)}, not {labels}")
+        with _FORK:
+            child = self._children[tuple(labels.items())] = self._make(labels)
+        return child
 
     def _unknown(self, name: str, value: str) -> bool:
         return bool(self.labels[name]) and value not in self.labels[name]

@@ -41,7 +41,7 @@ _LONGEST_FIELD = 200
 
 
 _encode = json.JSONEncoder(default=str).encode
-_encode_plain = json.JSONEncoder().encode
+_encode_plain = json.JSONEncoder(check_circular=False).encode  # which then recurses too deep
 
 
 def _as_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
@@ -110,7 +110,7 @@ class _Log:
             self._structlog.info(event, **fields)
             return
         line = {**_fields.get(), **fields, "event": event, "level": "info", "logger": self._name}
-        line["timestamp"] = f"{datetime.now(UTC).isoformat()[: -len('+00:00')]}Z"
+        line["timestamp"] = f"{datetime.now(UTC).isoformat()[:-6]}Z"  # which is what it says of UTC: +00:00
         try:
             written = _Log.redact(_encode_plain(line))
         except (TypeError, ValueError, RecursionError):

@@ -8,10 +8,12 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, ClassVar, TextIO
 
@@ -92,6 +94,12 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         return self._redact(super().format(record))
 
 
+@lru_cache(maxsize=1)
+def _second(since_the_epoch: int) -> str:
+    """The date and the time, which many lines share: they cost a quarter of a line."""
+    return datetime.fromtimestamp(since_the_epoch, UTC).replace(tzinfo=None).isoformat()
+
+
 class _Log:
     """A logger of structlog's, with a shorter way for what every task says.
 
@@ -110,7 +118,8 @@ class _Log:
             self._structlog.info(event, **fields)
             return
         line = {**_fields.get(), **fields, "event": event, "level": "info", "logger": self._name}
-        line["timestamp"] = f"{datetime.now(UTC).isoformat()[:-6]}Z"  # which is what it says of UTC: +00:00
+        now = time.time()
+        line["timestamp"] = f"{_second(int(now))}.{int(now % 1 * 1_000_000):06}Z"
         try:
             written = _Log.redact(_encode_plain(line))
         except (TypeError, ValueError, RecursionError):

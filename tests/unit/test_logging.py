@@ -42,6 +42,11 @@ logging.getLogger("foreign").handle(logging.makeLogRecord({"msg": None, "args": 
 log.info("the_last", place=1)
 os.close(2)
 log.info("nobody_hears")
+try:
+    sys.stderr.close()
+except OSError:
+    pass
+log.info("nobody_hears")
 print("survived")
 """
 

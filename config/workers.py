@@ -105,6 +105,21 @@ class Scaling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What one process of a worker is given by whoever deploys it.
+
+    Attributes:
+        cpu: thousandths of a core that it can count on; it may take more.
+        memory: MiB at the most.
+        node: what its machine should have plenty of, `memory` or `network`, if it matters.
+    """
+
+    cpu: int = 100
+    memory: int = 256
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """One worker.
 
@@ -116,6 +131,7 @@ class Worker:
         health_port: TCP port of its health server.
         pool: how it runs its tasks where it has a process of its own.
         scaling: how many of these processes there are.
+        room: what each of them is given.
         retries: how often its tasks are tried again.
         orchestration: the kind of execution it orchestrates, if it does.
         timers: `module:function` of the rounds that it makes on its own timer.
@@ -128,6 +144,7 @@ class Worker:
     health_port: int
     pool: Pool
     scaling: Scaling
+    room: Room = Room()
     retries: Retries = Retries()
     orchestration: Orchestration | None = None
     timers: tuple[str, ...] = ()
@@ -176,6 +193,7 @@ _WORKERS = (
         health_port=8080,
         pool=Pool(concurrency=8),
         scaling=Scaling(least=1, most=5, queue_depth=20, age=10),
+        room=Room(node="network"),
         orchestration=Orchestration(
             is_api=True,
             source="api_deployment.execution:source_files",
@@ -218,6 +236,8 @@ _WORKERS = (
         health_port=8082,
         pool=Pool(concurrency=16),
         scaling=Scaling(least=1, most=10, queue_depth=16, age=120),
+        # Answers of the backend with what is in documents, one for each slot.
+        room=Room(cpu=250, memory=512, node="memory"),
     ),
     Worker(
         name="callback",
@@ -267,6 +287,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for pr
 
 BEAT_HEALTH_PORT = 8091
 MONITOR_HEALTH_PORT = 8092
+
+# Seconds after SIGTERM: by then a process has ended itself; and by then whoever told it to may kill it.
+DRAIN_SECONDS = 10
+GRACE_SECONDS = 30
 
 
 def profile_named(name: str) -> Profile:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+from config.workers import DRAIN_SECONDS
 from shared.contradictions import contradictions
 from shared.variables import (
     Network,
@@ -239,7 +240,7 @@ class Settings(BaseSettings):
         "DRAIN_SECONDS",
         number(0.5, 50),
         "seconds after SIGTERM in which the process ends, be it with force",
-        "10",
+        str(DRAIN_SECONDS),
     )
     most_deliveries: int = var(
         "MAX_DELIVERIES",

@@ -1,0 +1,44 @@
+"""The public images that compose names, for an engine that has not got them.
+
+Usage: uv run python tests/acceptance/deploy/servers.py
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent / "servers"
+# By what `docker-compose.workers.yml` calls them. Grafana has no stand-in: there is no package of it to make one from.
+IMAGES = {
+    "rabbitmq:4-management": "rabbitmq",
+    "redis:8": "redis",
+    "postgres:17": "postgres",
+    "prom/prometheus:v3.5.0": "prometheus",
+}
+
+
+def provide() -> None:
+    """Have the engine get each of them that it has not got yet; what it does is shown."""
+    base = os.environ.get("BASE_IMAGE", "python-base:local")
+    for image, name in IMAGES.items():
+        if not _is_there(image):
+            # A base that is called local was made where no registry answers. Elsewhere the images are their own best ones.
+            _docker(*(_build(image, name, base) if base.endswith(":local") else ["pull", image]))
+
+
+def _is_there(image: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
+
+
+def _build(image: str, name: str, base: str) -> list[str]:
+    file = str(_FOLDER / f"{name}.Dockerfile")
+    argument = f"BASE_IMAGE={base}"
+    return ["build", "--network", "host", "--build-arg", argument, "--file", file, "--tag", image, str(_FOLDER)]
+
+
+def _docker(*argv: str) -> None:
+    subprocess.run(["docker", *argv], check=True)
+
+
+if __name__ == "__main__":
+    provide()

@@ -4,9 +4,11 @@ Usage: uv run python tests/acceptance/deploy/servers.py
 """
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
+_DOCKER = shutil.which("docker") or "docker"
 _FOLDER = Path(__file__).parent / "servers"
 # By what `docker-compose.workers.yml` calls them. Grafana has no stand-in: there is no package of it to make one from.
 IMAGES = {
@@ -22,12 +24,12 @@ def provide() -> None:
     base = os.environ.get("BASE_IMAGE", "python-base:local")
     for image, name in IMAGES.items():
         if not _is_there(image):
-            # A base that is called local was made where no registry answers. Elsewhere the images are their own best ones.
+            # A base that is called local was made where nothing can be pulled.
             _docker(*(_build(image, name, base) if base.endswith(":local") else ["pull", image]))
 
 
 def _is_there(image: str) -> bool:
-    return subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0
+    return subprocess.run([_DOCKER, "image", "inspect", image], capture_output=True, check=False).returncode == 0
 
 
 def _build(image: str, name: str, base: str) -> list[str]:
@@ -37,7 +39,7 @@ def _build(image: str, name: str, base: str) -> list[str]:
 
 
 def _docker(*argv: str) -> None:
-    subprocess.run(["docker", *argv], check=True)
+    subprocess.run([_DOCKER, *argv], check=True)
 
 
 if __name__ == "__main__":

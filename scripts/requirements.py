@@ -27,9 +27,7 @@ _IMAGES: Mapping[str, Sequence[str]] = {
 
 
 def exported() -> Iterator[tuple[Path, str]]:
-    """Each image's file, and what is to stand in it.
-
-    """
+    """Each image's file, and what is to stand in it."""
     for name, options in _IMAGES.items():
         ran = subprocess.run([*_EXPORT, *options], cwd=_ROOT, capture_output=True, text=True, check=False)
         if ran.returncode:

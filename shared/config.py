@@ -20,6 +20,7 @@ from shared.variables import (
     broker_address,
     host,
     integer,
+    logins,
     management_address,
     networks,
     number,
@@ -145,6 +146,13 @@ class MonitorSettings(BaseSettings):
         "RabbitMQ's management API, with user and password, where there is one",
         optional=True,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowerSettings(BaseSettings):
+    """What Flower needs."""
+
+    basic_auth: Secret = var("FLOWER_BASIC_AUTH", logins, "who may look at Flower's pages")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,6 +142,13 @@ def api_key(raw: str) -> Secret:
     return Secret(raw)
 
 
+def logins(raw: str) -> Secret:
+    """user:password, or several with commas between them, in printable ASCII characters without blanks"""
+    if not all(user and password for user, _, password in (item.partition(":") for item in raw.split(","))):
+        raise ValueError
+    return api_key(raw)
+
+
 def broker_address(raw: str) -> Secret:
     """an address that starts with amqp://, amqps://, redis:// or rediss://, these two with the number of a database"""
     parts = urlsplit(raw)
@@ -206,7 +213,7 @@ def signing_key(raw: str) -> Secret:
     return Secret(raw)
 
 
-_UNSHOWN = (Secret, api_key, broker_address, management_address, api_address, signing_key)
+_UNSHOWN = (Secret, api_key, logins, broker_address, management_address, api_address, signing_key)
 
 
 def takes_file(parse: object) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import monitoring.prometheus_metrics  # noqa: F401 # declares them
 from monitoring.registry import DECLARED
-from shared.config import BaseSettings, MonitorSettings, Settings
+from shared.config import BaseSettings, FlowerSettings, MonitorSettings, Settings
 from shared.process_health import PAGES
 from shared.variables import takes_file
 
@@ -22,9 +22,11 @@ _STALE = "tables of OPERATIONS.md are not those of the code: run `python scripts
 def environment() -> Iterable[Sequence[str]]:
     """Every variable of the settings."""
     yield "variable", "default", "what it is", "read by"
-    readers = {"monitor": MonitorSettings, "workers": Settings, "all": BaseSettings}
+    apart = {"monitor": MonitorSettings, "flower": FlowerSettings}
+    readers = {**apart, "workers": Settings, "all": BaseSettings}
     by = {spec.name: reader for reader, settings in readers.items() for spec in fields(settings)}
-    for spec in (*fields(Settings), *(spec for spec in fields(MonitorSettings) if by[spec.name] == "monitor")):
+    own = (spec for name, settings in apart.items() for spec in fields(settings) if by[spec.name] == name)
+    for spec in (*fields(Settings), *own):
         said = spec.metadata
         default = "required" if said["default"] is None and not said["optional"] else said["default"] or ""
         name = f"`{said['name']}`" + (", `…_FILE`" if takes_file(said["parse"]) else "")

@@ -22,20 +22,22 @@ RUN uv pip install --python /venv --no-deps --target /workers /build && cp -r /b
 
 # Files of one date make the same layer of the same input. A folder that COPY itself makes would have today's.
 RUN find /venv /workers -exec touch --no-dereference --date=@315532800 {} + \
-    && mkdir /dependencies /code && mv /venv /dependencies && mv /workers /code
+    && mkdir /dependencies /code /data && mv /venv /dependencies && mv /workers /code
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE}
 COPY --from=installed /dependencies /
 COPY --from=installed /code /
+# A volume begins as what is in its place.
+COPY --from=installed --chown=10001:10001 /data /data
 ENV PATH=/workers/bin:/venv/bin:/usr/local/bin:/usr/bin:/bin \
-    PYTHONPATH=/workers PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# A number, which a cluster can see not to be root's. Nothing is written but to /tmp, by prefork's metrics alone.
+    PYTHONPATH=/workers PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SANDBOX_DATA_DIR=/data
+# A number, which a cluster can see not to be root's. Nothing is written but to /data and /tmp.
 USER 10001:10001
 ENTRYPOINT ["python", "-P", "-m", "sandbox"]
 CMD ["--bind", "0.0.0.0:8000"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-P", "-m", "sandbox.probe"]
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/sandbox/health', timeout=4)"]
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="unstract-workers/backend" \

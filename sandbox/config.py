@@ -89,7 +89,15 @@ class _Reader:
         )
 
     def _text(self, name: str) -> str | None:
-        return os.environ.get(name, "").strip() or None
+        """What the variable says, or the file that `NAME_FILE` names: as the workers read theirs."""
+        value, path = os.environ.get(name, "").strip(), os.environ.get(f"{name}_FILE", "").strip()
+        if value or not path:
+            return value or None
+        try:
+            return Path(path).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError):
+            self._mistakes.append(f"{name}_FILE must be the path of a readable file")
+            return None
 
     def _number(self, name: str, default: float, least: float) -> float:
         text = self._text(name)

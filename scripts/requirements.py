@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docker/requirements, or see whether it is as pyproject.toml says: `uv run python scripts/requirements.py --help`.
+"""Write docker/requirements, or see whether it is as pyproject.toml says: `scripts/requirements.py --help`.
 
 What each image installs, exact and with hashes. No address of an index is in it: each machine has its own.
 """
@@ -29,7 +29,7 @@ _IMAGES: Mapping[str, Sequence[str]] = {
 def exported() -> Iterator[tuple[Path, str]]:
     """Each image's file, and what is to stand in it."""
     for name, options in _IMAGES.items():
-        ran = subprocess.run([*_EXPORT, *options], cwd=_ROOT, capture_output=True, text=True, check=False)
+        ran = subprocess.run([*_EXPORT, *options], cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S603 # no shell, and nothing from outside
         if ran.returncode:
             sys.exit(f"requirements of {name}: {ran.stderr}")
         yield FOLDER / f"{name}.txt", _HEADER + ran.stdout

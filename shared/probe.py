@@ -1,7 +1,7 @@
 """`python -m shared.probe PROFILE [PAGE]`: ask the process beside this one for a page of its health, as containers do.
 
-PROFILE may also be `beat` or `monitor`; PAGE is `/livez` unless told. Exits 1 if the answer is not 200. It is started every
-few seconds for as long as a container lives, so it imports next to nothing and speaks HTTP itself.
+PROFILE may also be `beat` or `monitor`; PAGE is `/livez` unless told. Exits 1 if the answer is not 200. It is started
+every few seconds for as long as a container lives, so it imports next to nothing and speaks HTTP itself.
 """
 
 import socket

@@ -35,8 +35,9 @@ from shared.versions import versions
 PAGES = {
     "/livez": "200 while the loop that takes messages goes round, 503 when it was not seen to for 25 s. Touches "
     "nothing outside, and stays 200 while the broker is away: this one is to restart a process by.",
-    "/readyz": "200 if backend (with the key), broker and state store answer and the process was not told to stop, "
-    "else 503. Each is asked over a fresh connection, at most every 10 s, for at most 4 s. JSON: what each found.",
+    "/readyz": "200 if backend (with the key), broker and state store answer, and the process takes messages and was "
+    "not told to stop, else 503. Each is asked over a fresh connection, at most every 10 s, for at most 4 s. JSON: "
+    "what each found.",
     "/health": "Both, as a report (JSON): node, profile, pool, queues, uptime, versions, slots, tasks at work with "
     "their age, circuits, checks. 503 if one of the two is.",
     "/health/quick": "The same without the checks: nobody else is asked. 503 if the loop hangs or the process stops.",
@@ -133,15 +134,21 @@ class ProcessHealth:
         resources = self._app.resources
         return resources.heartbeat.young or resources.stopping.is_set() or self._pool == "solo"
 
+    @property
+    def _consumes(self) -> bool:
+        """Whether Celery has begun to take messages from the broker that it is connected to."""
+        return getattr(getattr(self._worker, "consumer", None), "task_consumer", None) is not None
+
     def live(self) -> Answer:
         """Whether to let the process live."""
         age = round(self._app.resources.heartbeat.age, 1)
         return as_json({"status": "alive" if self.alive else "hung", "loop_seen_seconds_ago": age}, ok=self.alive)
 
     def ready(self) -> Answer:
-        """Whether it can work: what it needs answers, and it has not been told to stop."""
+        """Whether it works: what it needs answers, it consumes its queues, and it has not been told to stop."""
         checks = self._asked()
-        ok = all(one["ok"] for one in checks.values()) and not self._app.resources.stopping.is_set()
+        well = all(one["ok"] for one in checks.values()) and not self._app.resources.stopping.is_set()
+        ok = well and self._consumes
         return as_json({"status": self._status(ok), "checks": checks}, ok=ok)
 
     def report(self, *, quick: bool) -> Answer:

@@ -3,6 +3,7 @@
 import json
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import chain
 
 import click
@@ -13,9 +14,12 @@ from config.verification import Tables, problems
 from config.workers import LAYOUTS, PROFILES, WORKERS, UnknownProfileError, profile_named
 from shared.commands.columns import aligned
 from shared.commands.live_routing import live_problems
+from shared.config import BaseSettings
 from shared.schedule_store import ScheduleError, times
 from shared.start_check import registered
-from shared.variables import broker_address
+from shared.variables import SettingsError, broker_address, read
+
+_OWN = "that of the environment"
 
 
 def unusable() -> Iterator[str]:
@@ -62,7 +66,13 @@ def show() -> None:
     "--profiles",
     help="Profiles that are deployed together, commas between them. Unless said: every layout of config/workers.py.",
 )
-@click.option("--broker", help="Also compare with the queues and consumers that live on this broker.")
+@click.option(
+    "--broker",
+    is_flag=False,
+    flag_value=_OWN,
+    metavar="[URL]",
+    help="Also compare with the queues and consumers that live on this broker; without URL, on CELERY_BROKER_URL's.",
+)
 @click.option("--queue-type", type=click.Choice(["classic", "quorum"]), default="classic", show_default=True)
 @click.pass_context
 def verify(context: click.Context, profiles: str | None, broker: str | None, queue_type: str) -> None:
@@ -93,7 +103,13 @@ def verify(context: click.Context, profiles: str | None, broker: str | None, que
 
 def _address(raw: str) -> str:
     try:
+        if raw == _OWN:
+            return str(
+                read(next(spec.metadata for spec in fields(BaseSettings) if spec.name == "broker_url"), None).reveal()
+            )
         return broker_address(raw.strip()).reveal()
+    except SettingsError as mistake:
+        raise click.UsageError(str(mistake)) from None
     except ValueError:
         raise click.BadParameter(f"it must be {broker_address.__doc__}", param_hint="--broker") from None
 

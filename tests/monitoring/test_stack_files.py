@@ -15,7 +15,8 @@ from tests.monitoring.test_alerts import ALERTS, RULES
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = ROOT / "docker" / "monitoring"
-PROMETHEUS = STACK / "prometheus.yml"
+PROMETHEUS, GRAFANA = STACK / "prometheus.yml", STACK / "grafana"
+COMPOSE = yaml.safe_load((ROOT / "docker" / "docker-compose.workers.yml").read_text())
 # The layouts that compose has a profile for.
 DEPLOYED = ("workers", "fast-slow", "all-in-one")
 
@@ -25,8 +26,8 @@ def read(path: Path) -> Any:
 
 
 (JOB,) = read(PROMETHEUS)["scrape_configs"]
-(SOURCE,) = read(STACK / "grafana" / "datasources.yml")["datasources"]
-(PROVIDER,) = read(STACK / "grafana" / "dashboards.yml")["providers"]
+(SOURCE,) = read(GRAFANA / "datasources.yml")["datasources"]
+(PROVIDER,) = read(GRAFANA / "dashboards.yml")["providers"]
 
 
 def test_prometheus_takes_the_configuration_and_the_rules_beside_it(promtool: Promtool, tmp_path: Path) -> None:
@@ -68,7 +69,24 @@ def test_dashboards_find_their_source_chosen() -> None:
     assert SOURCE["jsonData"]["timeInterval"] == read(PROMETHEUS)["global"]["scrape_interval"]
 
 
-def test_grafana_looks_for_dashboards_where_operations_says() -> None:
-    path = PROVIDER["options"]["path"]
-    assert (PROVIDER["type"], path) == ("file", "/var/lib/grafana/dashboards/workers")
-    assert f"options: {{path: {path}}}" in (ROOT / "OPERATIONS.md").read_text()
+def mounts(service: str) -> dict[str, Path]:
+    """The files that compose gives a service, by where it finds them."""
+    pairs = (volume.split(":") for volume in COMPOSE["services"][service]["volumes"])
+    return {found[1]: (ROOT / "docker" / found[0]).resolve() for found in pairs if found[0].startswith(".")}
+
+
+def test_each_finds_its_files_where_compose_puts_them() -> None:
+    assert mounts("prometheus") == {"/etc/prometheus/prometheus.yml": PROMETHEUS, "/etc/prometheus/alerts.yml": ALERTS}
+    found = mounts("grafana")
+    assert found.pop(PROVIDER["options"]["path"]) == FOLDER
+    folders = {str(Path(target).parent): source for target, source in found.items()}
+    assert folders == {
+        "/etc/grafana/provisioning/datasources": GRAFANA / "datasources.yml",
+        "/etc/grafana/provisioning/dashboards": GRAFANA / "dashboards.yml",
+    }
+
+
+def test_the_names_are_those_of_services() -> None:
+    assert {name for found in JOB["dns_sd_configs"] for name in found["names"]} <= set(COMPOSE["services"])
+    assert SOURCE["url"] == "http://prometheus:9090"
+    assert "prometheus" in COMPOSE["services"]

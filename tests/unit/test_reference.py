@@ -1,6 +1,5 @@
 """The tables of OPERATIONS.md are those of the code, and it shows when they are not."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,19 @@ def test_the_tables_are_in_step() -> None:
     assert all(f"| `{name}`" in OPERATIONS for name in settings().describe())
 
 
-def test_a_table_that_is_not_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "OPERATIONS.md"
-    page.write_text(re.sub("workers_pages_total", "workers_sheets_total", OPERATIONS))
-    monkeypatch.setattr(reference, "_PAGE", page)
-    with pytest.raises(SystemExit, match="render_docs"):
+@pytest.mark.parametrize(
+    ("name", "word"), [("OPERATIONS.md", "workers_pages_total"), ("docker/sample.env", "MONITOR_INTERVAL_SECONDS")]
+)
+def test_a_page_that_is_not_is_found(name: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docker").mkdir()
+    wanted = {page: (ROOT / page).read_text() for page in reference.PAGES}
+    for page, text in wanted.items():
+        (tmp_path / page).write_text(text.replace(word, "another") if page == name else text)
+    monkeypatch.setattr(reference, "_ROOT", tmp_path)
+    with pytest.raises(SystemExit, match=f"{name} is not .* render_docs"):
         reference.main(["--check"])
     reference.main([])
-    assert page.read_text() == OPERATIONS
+    assert {page: (tmp_path / page).read_text() for page in reference.PAGES} == wanted
     reference.main(["--check"])
 
 

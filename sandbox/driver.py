@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 import httpx
 import redis
 
-from sandbox.stack import Stack, StackError
+from sandbox.stack import StackError
 
 _TERMINAL = frozenset({"COMPLETED", "STOPPED", "ERROR"})
 _LONGEST_RUN_SECONDS = 900
@@ -77,14 +77,31 @@ class Run:
             self.stages.setdefault(stage, time.monotonic() - self.started)
 
 
-class Driver:
-    """A user of the stack's reference backend."""
+class Platform(Protocol):
+    """What a user needs to know of where workers and the reference backend run: of a `Stack`, or of containers.
 
-    def __init__(self, stack: Stack) -> None:
-        self._check = stack.check
-        self._redis = redis.Redis.from_url(stack.redis_url, decode_responses=True)
-        self._control = _bearer(stack.key)
-        self._http = httpx.Client(base_url=stack.backend_url, timeout=60, trust_env=False)
+    Attributes:
+        backend_url: base address of the reference backend.
+        key: the key to its internal API.
+        redis_url: the state store, which tells of progress where it can be reached.
+    """
+
+    backend_url: str
+    key: str
+    redis_url: str
+
+    def check(self) -> None:
+        """Raise StackError if a part has ended."""
+
+
+class Driver:
+    """A user of the platform's reference backend."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._check = platform.check
+        self._redis = redis.Redis.from_url(platform.redis_url, decode_responses=True)
+        self._control = _bearer(platform.key)
+        self._http = httpx.Client(base_url=platform.backend_url, timeout=60, trust_env=False)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,124 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154 # the variables of deploy.sh
+# What was deployed: a folder for each deployment, with all that it takes to deploy it again. Its file `state` says what became
+# of it: begun, good, failed, or withdrawn by a rollback. The present deployment is the last good one.
+
+KEPT=10
+
+prepare_records() {
+    records=$root/.deployments/$environment-$target
+    scratch=$(mktemp -d "${TMPDIR:-/tmp}/deploy.XXXXXX")
+    trap 'rm -rf "$scratch"' EXIT
+}
+
+hold_lock() {
+    ! $dry_run || return 0
+    needs flock "it keeps two runs apart"
+    mkdir -p "$records"
+    exec {lock}>>"$records/lock"
+    flock -n "$lock" || fail "another run is at work on $environment ($target); wait until it has ended"
+}
+
+state_of() { cat "$1/state" 2>/dev/null || echo none; }
+
+good() { # the folders of good deployments, the newest first
+    local folder
+    for folder in $(printf '%s\n' "$records"/[0-9]* | sort -r); do
+        [[ $(state_of "$folder") != good ]] || printf '%s\n' "$folder"
+    done
+}
+
+present() { good | sed -n 1p; }
+
+need_present() {
+    current=$(present)
+    [[ $current ]] || fail "nothing is deployed to $environment ($target); begin with --action deploy"
+}
+
+# A folder for what is about to be deployed; in a dry run one that is gone afterwards.
+begin() {
+    local last
+    last=$(printf '%s\n' "$records"/[0-9]* | sort | sed -n '$p')
+    last=${last##*/}
+    [[ $last =~ ^[0-9]+$ ]] || last=0
+    folder=$records/$(printf '%04d' $((10#$last + 1)))
+    ! $dry_run || folder=$scratch/$(basename "$folder")
+    mkdir -p "$folder"
+    {
+        echo "time $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+        echo "action $action"
+        echo "tag ${tag:-$(setting TAG latest)}"
+        echo "workers $chosen"
+        echo "revision $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
+    } >"$folder/about"
+    echo begun >"$folder/state"
+}
+
+ended() { # FOLDER STATE
+    $dry_run || echo "$2" >"$1/state"
+}
+
+about() { # FOLDER: one line of it
+    printf '%s (%s' "${1##*/}" "$(state_of "$1")"
+    sed 's/^/, /' "$1/about" | tr -d '\n'
+    echo ')'
+}
+
+# What is older than the newest is not returned to.
+forget() {
+    local folder
+    for folder in $(printf '%s\n' "$records"/[0-9]* | sort -r | tail -n +$((KEPT + 1))); do
+        [[ $folder == "$(present)" ]] || rm -rf "$folder"
+    done
+}
+
+# Roll out a folder; if that fails, return to the last good one.
+deploy_or_return() { # FOLDER SERVICE...
+    local folder=$1 last
+    shift
+    last=$(present)
+    if ! "${target}_prepare" "$folder" "$@"; then
+        ended "$folder" failed
+        [[ ! $last ]] || "${target}_unprepare" "$last" || true
+        fail "the check failed; none of our processes was changed"
+    fi
+    if "${target}_roll_out" "$folder" "$@"; then
+        ended "$folder" good
+        $dry_run || { forget && say "deployed: $(about "$folder")"; }
+        return 0
+    fi
+    ended "$folder" failed
+    return_to "$last"
+}
+
+return_to() { # FOLDER: after a failure; the script ends here
+    [[ $1 ]] || fail "the deployment failed, and there is no good one to return to; what runs was left as it is"
+    say "the deployment failed; returning to the last good one: $(about "$1")"
+    if "${target}_roll_out" "$1" "${ORDER[@]}"; then
+        fail "the deployment failed; the last good one, ${1##*/}, is back and ready"
+    fi
+    fail "the deployment failed, and so did the return to ${1##*/}; look at --action status and --action logs"
+}
+
+roll_back() {
+    local before
+    need_present
+    before=$(good | sed -n 2p)
+    [[ $before ]] || fail "there is no good deployment before ${current##*/} to return to"
+    say "from $(about "$current") back to $(about "$before")"
+    if "${target}_roll_out" "$before" "${ORDER[@]}"; then
+        ended "$current" withdrawn
+        $dry_run || say "deployed: $(about "$before")"
+        return 0
+    fi
+    return_to "$current"
+}
+
+show_records() {
+    local folder newest
+    current=$(present)
+    newest=$(printf '%s\n' "$records"/[0-9]* | sort | sed -n '$p')
+    echo "deployed to $environment ($target): $([[ $current ]] || echo nothing)"
+    [[ ! $current ]] || about "$current"
+    [[ ! -d $newest || $newest == "$current" ]] || echo "the last attempt: $(about "$newest")"
+}

@@ -64,13 +64,13 @@ others_in() { services_of "$1" | grep -vxF "$(printf '%s\n' "${ORDER[@]}")" || t
 # A tag that is moved, or an image that is pruned, must not change what a deployment was: each image gets a tag of its own.
 # `image` becomes that.
 pin() { # REFERENCE
-    local id maker=${1%:*}
-    if ! docker image inspect "$1" >/dev/null 2>&1; then
-        if [[ $environment == development && $action == deploy ]]; then
-            build "${maker##*/}" "$1"
-        else
-            run docker pull "$1" || fail "there is no image $1: build it with --action images, or push it where it is pulled from"
-        fi
+    local id maker=${1%:*} there=false
+    ! docker image inspect "$1" >/dev/null 2>&1 || there=true
+    # Without a tag it is the checkout that is deployed to development: whatever is in it.
+    if [[ $environment == development && $action == deploy ]] && { ! $there || [[ ! $tag ]]; }; then
+        build "${maker##*/}" "$1"
+    elif ! $there; then
+        run docker pull "$1" || fail "there is no image $1: build it with --action images, or push it where it is pulled from"
     fi
     id=$(docker image inspect --format '{{.Id}}' "$1" 2>/dev/null) || id=sha256:not-built-yet
     image=$1-${id:7:12}

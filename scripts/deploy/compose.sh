@@ -50,7 +50,9 @@ choose() { # FOLDER
     these=()
     there=" $(ours_in "$1" | tr '\n' ' ') "
     for name in "${workers[@]}"; do
-        if [[ $there == *" $name "* ]]; then
+        if [[ $name == beat && $(setting TAKEOVER no) == share ]] && everything; then
+            say "beat stays out of it: the other platform's sends what runs at its time"
+        elif [[ $there == *" $name "* ]]; then
             these+=("$name")
         elif ! everything; then
             fail "$name is not deployed here, which has${there% }: COMPOSE_PROFILES of the environment's file says what is"
@@ -94,7 +96,7 @@ compose_deploy() {
         for name in $(services_of "$folder"); do
             was=''
             [[ ! $current ]] || was=$(image_of "$current" "$name")
-            if [[ " ${these[*]} backend " == *" $name "* ]]; then
+            if [[ " ${these[*]} backend flower " == *" $name "* ]]; then
                 pin "$(image_of "$folder" "$name")" >&2
             else
                 [[ $was && " ${ORDER[*]} " == *" $name "* ]] || continue
@@ -160,10 +162,24 @@ compose_prepare() { # FOLDER SERVICE...
     for name in "$@"; do
         [[ $name != beat && $name != monitor ]] || continue
         say "checking from inside $(image_of "$folder" "$name")"
-        run docker run --rm --network none "$(image_of "$folder" "$name")" routing verify --profiles "$layout" >&2 || return 1
+        run docker run --rm --network none "$(image_of "$folder" "$name")" routing verify --profiles "$layout" >&2 || {
+            say "that image does not run: workers routing verify --profiles $layout"
+            return 1
+        }
         run_recorded "$folder" run --rm --no-deps --no-TTY "$name" check >&2 || return 1
+        compose_beside_others "$folder" "$name" "$layout" || return 1
         return 0
     done
+}
+
+# Workers that are not ours may be on that broker: what they have is only shown at first, and then they may have none of ours.
+compose_beside_others() { # FOLDER SERVICE PROFILES
+    local asked=(run --rm --no-deps --no-TTY "$2" routing verify --profiles "$3" --broker)
+    case $(setting TAKEOVER no) in
+    no) ;;
+    verify) run_recorded "$1" "${asked[@]}" >&2 || true ;;
+    *) run_recorded "$1" "${asked[@]}" --alone >&2 ;;
+    esac
 }
 
 compose_unprepare() { servers_up "$1"; } # FOLDER: the last good one

@@ -37,6 +37,7 @@ check_env_file() {
     done < <(grep -E '^[A-Z_]+_FILE=.' "$env_file")
     awk -v drain="$(setting DRAIN_SECONDS 10)" -v grace="$GRACE_SECONDS" 'BEGIN { exit !(drain + 5 <= grace) }' ||
         mistakes+=("DRAIN_SECONDS must be 5 below the grace of a container, $GRACE_SECONDS, or it is killed at its work")
+    [[ $(setting TAKEOVER no) =~ ^(no|verify|share|all)$ ]] || mistakes+=("TAKEOVER must be verify, share, all or no")
     ((!${#mistakes[@]})) || fail "docker/$environment.env is not right:$(printf '\n  %s' "${mistakes[@]}")"
 }
 

@@ -47,7 +47,7 @@ begin() {
     {
         echo "time $(date -u +%Y-%m-%dT%H:%M:%SZ)"
         echo "action $action"
-        echo "tag ${tag:-$(setting TAG latest)}"
+        [[ $action == scale ]] && echo "replicas $replicas" || echo "tag ${tag:-$(setting TAG latest)}"
         echo "workers $chosen"
         echo "revision $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
     } >"$folder/about"
@@ -81,6 +81,11 @@ deploy_or_return() { # FOLDER SERVICE...
         ended "$folder" failed
         [[ ! $last ]] || "${target}_unprepare" "$last" || true
         fail "the check failed; none of our processes was changed"
+    fi
+    if [[ $(setting TAKEOVER no) == verify ]]; then
+        rm -rf "$folder"
+        say "TAKEOVER=verify: this is what was found; no worker was started"
+        return 0
     fi
     if "${target}_roll_out" "$folder" "$@"; then
         ended "$folder" good

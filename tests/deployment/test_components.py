@@ -2,13 +2,15 @@
 
 import math
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
 from config.workers import GRACE_SECONDS, MONITOR_HEALTH_PORT, Worker
 from monitoring.prometheus_metrics import QUEUE_LENGTH, QUEUE_STANDSTILL
-from tests.deployment.manifests import DASHED, PORTS, ROOT, Object, Rendered, container, overlay
+from tests.deployment.manifests import DASHED, OVERLAYS, PORTS, ROOT, Object, Rendered, container, overlay, rendered
 
 METRICS = (QUEUE_LENGTH, QUEUE_STANDSTILL)
 
@@ -87,3 +89,16 @@ def test_prometheus_has_the_alerts_and_the_port_that_has_metrics(scaled: Rendere
     (endpoint,) = scaled.of("PodMonitor")["workers"]["spec"]["podMetricsEndpoints"]
     named = [name for name, pod in scaled.pods().items() if container(pod)["ports"][0]["name"] == endpoint["port"]]
     assert sorted([*named, "beat"]) == sorted(PORTS)
+
+
+def test_an_overlay_may_leave_them_out(tmp_path: Path) -> None:
+    shutil.copytree(OVERLAYS.parent, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "overlays" / "production" / "kustomization.yaml"
+    kustomization = yaml.safe_load(file.read_text())
+    del kustomization["components"]
+    kustomization["replicas"] = [{"name": name, "count": 2} for name in DASHED]
+    file.write_text(yaml.safe_dump(kustomization))
+    made = Rendered("production", rendered(file.parent))
+    replicas = {name: each["spec"]["replicas"] for name, each in made.of("Deployment").items()}
+    assert replicas == dict.fromkeys(DASHED, 2) | {"beat": 1, "monitor": 1}
+    assert {each["kind"] for each in made.objects}.isdisjoint({"ScaledObject", "PodMonitor", "PrometheusRule"})

@@ -43,6 +43,8 @@ source "$root/scripts/deploy/configuration.sh"
 source "$root/scripts/deploy/images.sh"
 # shellcheck source=scripts/deploy/compose.sh
 source "$root/scripts/deploy/compose.sh"
+# shellcheck source=scripts/deploy/manifests.sh
+source "$root/scripts/deploy/manifests.sh"
 # shellcheck source=scripts/deploy/kubernetes.sh
 source "$root/scripts/deploy/kubernetes.sh"
 

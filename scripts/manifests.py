@@ -14,7 +14,7 @@ try:
     import yaml
 
     from scripts.kubernetes.base import Object, base
-    from scripts.kubernetes.components import autoscaling, prometheus_operator
+    from scripts.kubernetes.components import autoscaling, check_job, prometheus_operator
     from scripts.kubernetes.railway import services
 except ModuleNotFoundError as error:
     sys.exit(f"this needs {error.name}, which only a checkout has: uv run python scripts/manifests.py")
@@ -47,6 +47,7 @@ def folders() -> dict[Path, dict[str, str]]:
     return {
         DOCKER / "kubernetes/base": _yaml(base()),
         DOCKER / "kubernetes/components/autoscaling": _yaml(autoscaling()),
+        DOCKER / "kubernetes/components/check": _yaml(check_job()),
         DOCKER / "kubernetes/components/prometheus-operator": _yaml(prometheus_operator(alerts)),
         # JSON has no comments.
         DOCKER / "railway": {f"{name}.json": json.dumps(each, indent=2) + "\n" for name, each in services().items()},

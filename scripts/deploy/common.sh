@@ -37,10 +37,11 @@ needs() { # PROGRAM WHY
 }
 
 ask() {
-    local answer
+    local answer where=''
     [[ $environment == production ]] && ! $yes && ! $dry_run || return 0
     [[ -t 0 ]] || fail "production asks before --action $action, and nobody is there to answer: say --yes"
-    read -r -p "--action $action changes production. Type production to go on: " answer
+    [[ $target == compose ]] || { need_context && where=" in the cluster of context $context"; }
+    read -r -p "--action $action changes production$where. Type production to go on: " answer
     [[ $answer == production ]] || fail "nothing was changed"
 }
 

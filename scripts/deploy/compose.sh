@@ -31,37 +31,14 @@ need_compose() {
     [[ $(printf '%s\n' 2.20 "${found#v}" | sort -V | sed -n 1p) == 2.20 ]] || fail "docker compose $found is too old: 2.20 or newer"
 }
 
-services_of() { recorded "$1" config --services; }
+compose_services() { recorded "$1" config --services; }
 
 image_of() { # FOLDER SERVICE
     awk -v service="  $2:" '$0 == service { here = 1; next } /^  [^ ]/ { here = 0 } here && $1 == "image:" { print $2 }' \
         "$1/compose.yml"
 }
 
-ours_in() { # FOLDER: those of our processes that are in its file
-    local name there
-    there=" $(services_of "$1" | tr '\n' ' ') "
-    for name in "${ORDER[@]}"; do [[ $there != *" $name "* ]] || printf '%s\n' "$name"; done
-}
-
-# `these` become those of them that --workers names.
-choose() { # FOLDER
-    local name there
-    these=()
-    there=" $(ours_in "$1" | tr '\n' ' ') "
-    for name in "${workers[@]}"; do
-        if [[ $name == beat && $(setting TAKEOVER no) == share ]] && everything; then
-            say "beat stays out of it: the other platform's sends what runs at its time"
-        elif [[ $there == *" $name "* ]]; then
-            these+=("$name")
-        elif ! everything; then
-            fail "$name is not deployed here, which has${there% }: COMPOSE_PROFILES of the environment's file says what is"
-        fi
-    done
-    ((${#these[@]})) || fail "there is none of our processes: COMPOSE_PROFILES of the environment's file says what is deployed"
-}
-
-others_in() { services_of "$1" | grep -vxF "$(printf '%s\n' "${ORDER[@]}")" || true; }
+others_in() { compose_services "$1" | grep -vxF "$(printf '%s\n' "${ORDER[@]}")" || true; }
 
 # A tag that is moved, or an image that is pruned, must not change what a deployment was: each image gets a tag of its own.
 # `image` becomes that.
@@ -93,7 +70,7 @@ compose_deploy() {
     choose "$folder"
     {
         echo services:
-        for name in $(services_of "$folder"); do
+        for name in $(compose_services "$folder"); do
             was=''
             [[ ! $current ]] || was=$(image_of "$current" "$name")
             if [[ " ${these[*]} backend flower " == *" $name "* ]]; then

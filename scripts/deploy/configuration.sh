@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the variables of deploy.sh
-# An environment's file: docker/ENVIRONMENT.env.
+# An environment's file: docker/ENVIRONMENT.env, or on Kubernetes docker/kubernetes/overlays/ENVIRONMENT/settings.env.
 
 # Between SIGTERM and SIGKILL, in config/workers.py, compose and Kubernetes.
 GRACE_SECONDS=30
@@ -16,9 +16,10 @@ setting() { # NAME DEFAULT: of this process's environment, or else of the enviro
 configure() {
     env_file=$root/docker/$environment.env
     # Whatever else there is to do is done with what was written down when it was deployed.
-    [[ $target == compose && $action =~ ^(deploy|config)$ ]] || return 0
-    [[ -e $env_file || $environment != development ]] || make_development
-    [[ -r $env_file ]] || fail "there is no docker/$environment.env: copy docker/sample.env to it, and fill it in"
+    [[ $target == compose || $action == images ]] || env_file=$root/docker/kubernetes/overlays/$environment/settings.env
+    [[ $action =~ ^(deploy|config)$ ]] || return 0
+    [[ $target != compose || -e $env_file || $environment != development ]] || make_development
+    [[ -r $env_file ]] || fail "there is no ${env_file#"$root/"}: copy docker/sample.env to it, and fill it in"
     check_env_file
 }
 
@@ -27,6 +28,9 @@ check_env_file() {
     while IFS= read -r name; do
         mistakes+=("$name is empty")
     done < <(sed -n 's/^\([A-Z_]*\)=[[:space:]]*$/\1/p' "$env_file")
+    while IFS= read -r name; do
+        mistakes+=("$name is to be replaced by what it describes")
+    done < <(sed -n 's/^\([A-Z_]*=<.*>\)$/\1/p' "$env_file")
     while IFS='=' read -r name path; do
         [[ $path == /* ]] || path=$root/docker/$path
         if [[ ! -e $path ]]; then
@@ -34,11 +38,11 @@ check_env_file() {
         elif [[ -f $path && ! $(find "$path" \( -perm -o=r -o -uid 10001 \)) ]]; then
             mistakes+=("$name names $path, which the containers' user, 10001, may not read: chmod 444, in a folder of yours alone")
         fi
-    done < <(grep -E '^[A-Z_]+_FILE=.' "$env_file")
+    done < <([[ $target != compose ]] || grep -E '^[A-Z_]+_FILE=.' "$env_file")
     awk -v drain="$(setting DRAIN_SECONDS 10)" -v grace="$GRACE_SECONDS" 'BEGIN { exit !(drain + 5 <= grace) }' ||
         mistakes+=("DRAIN_SECONDS must be 5 below the grace of a container, $GRACE_SECONDS, or it is killed at its work")
     [[ $(setting TAKEOVER no) =~ ^(no|verify|share|all)$ ]] || mistakes+=("TAKEOVER must be verify, share, all or no")
-    ((!${#mistakes[@]})) || fail "docker/$environment.env is not right:$(printf '\n  %s' "${mistakes[@]}")"
+    ((!${#mistakes[@]})) || fail "${env_file#"$root/"} is not right:$(printf '\n  %s' "${mistakes[@]}")"
 }
 
 secret() { head -c 30 /dev/urandom | base64 | tr -d '+/=\n'; }

@@ -19,6 +19,30 @@ hold_lock() {
     flock -n "$lock" || fail "another run is at work on $environment ($target); wait until it has ended"
 }
 
+ours_in() { # FOLDER: those of our processes that are in its file
+    local name there
+    there=" $("${target}_services" "$1" | tr '\n' ' ') "
+    for name in "${ORDER[@]}"; do [[ $there != *" $name "* ]] || printf '%s\n' "$name"; done
+}
+
+# `these` become those of them that --workers names.
+choose() { # FOLDER
+    local name there said="COMPOSE_PROFILES of the environment's file says"
+    [[ $target == compose ]] || said="docker/kubernetes/overlays/$environment says"
+    these=()
+    there=" $(ours_in "$1" | tr '\n' ' ') "
+    for name in "${workers[@]}"; do
+        if [[ $name == beat && $(setting TAKEOVER no) == share ]] && everything; then
+            say "beat stays out of it: the other platform's sends what runs at its time"
+        elif [[ $there == *" $name "* ]]; then
+            these+=("$name")
+        elif ! everything; then
+            fail "$name is not deployed here, which has${there% }: $said what is"
+        fi
+    done
+    ((${#these[@]})) || fail "there is none of our processes: $said what is deployed"
+}
+
 state_of() { cat "$1/state" 2>/dev/null || echo none; }
 
 good() { # the folders of good deployments, the newest first
@@ -48,6 +72,7 @@ begin() {
         echo "time $(date -u +%Y-%m-%dT%H:%M:%SZ)"
         echo "action $action"
         [[ $action == scale ]] && echo "replicas $replicas" || echo "tag ${tag:-$(setting TAG latest)}"
+        [[ $target == compose ]] || echo "context $context"
         echo "workers $chosen"
         echo "revision $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
     } >"$folder/about"

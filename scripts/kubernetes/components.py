@@ -1,4 +1,4 @@
-"""What a cluster with KEDA or with Prometheus' operator has besides: docker/kubernetes/components."""
+"""What a cluster with KEDA or with Prometheus' operator has besides, and the check: docker/kubernetes/components."""
 
 from config.workers import GRACE_SECONDS, Worker
 from scripts.kubernetes.base import PART_OF, Object, allowed, kustomized, made
@@ -70,3 +70,15 @@ def prometheus_operator(alerts: Object) -> dict[str, list[Object]]:
         "prometheusrule": [common | {"kind": "PrometheusRule", "spec": alerts}],
     }
     return kustomized(files, "Component", "v1alpha1")
+
+
+def check_job() -> dict[str, list[Object]]:
+    """A Job in which scripts/deploy.sh looks whether a worker would work, before there is any: it puts in the pod."""
+    labels = PART_OF | {"app.kubernetes.io/name": "check"}
+    head = {"metadata": {"name": "check", "labels": labels}}
+    # No second try: the first one's log says what is wrong. Whoever is interrupted leaves nothing for long.
+    once = {"backoffLimit": 0, "activeDeadlineSeconds": 600, "ttlSecondsAfterFinished": 600}
+    job = {"apiVersion": "batch/v1", "kind": "Job", **head, "spec": {**once, "template": {"metadata": {"labels": labels}}}}
+    both = {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress", "Egress"]}
+    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", **head, "spec": both}
+    return kustomized({"check": [policy, job]}, "Component", "v1alpha1")

@@ -45,6 +45,8 @@ source "$root/scripts/deploy/images.sh"
 source "$root/scripts/deploy/compose.sh"
 # shellcheck source=scripts/deploy/manifests.sh
 source "$root/scripts/deploy/manifests.sh"
+# shellcheck source=scripts/deploy/kubernetes_check.sh
+source "$root/scripts/deploy/kubernetes_check.sh"
 # shellcheck source=scripts/deploy/kubernetes.sh
 source "$root/scripts/deploy/kubernetes.sh"
 

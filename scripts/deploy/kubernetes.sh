@@ -58,35 +58,38 @@ kubernetes_config() {
     cat "$scratch/manifests.yaml"
 }
 
-# Those of the overlay's that --workers does not name and that are deployed already.
-others_deployed() {
-    local name there=''
-    [[ ! $current ]] || there=" $(ours_in "$current" | tr '\n' ' ') "
-    for name in $(ours_in "$folder"); do
-        [[ " ${these[*]} " == *" $name "* || $there != *" $name "* ]] || echo "$name"
-    done | paste -s -d ,
-}
-
-# Who is not of --workers stays as at present, and with the settings that it has.
 kubernetes_deploy() {
-    local name kept settings
+    local name kept
     need_cluster
     render
     current=$(present)
     tag=$(for name in "${these[@]}"; do image_in "$scratch" "$name" | sed 's/.*://' && echo; done | sort -u | paste -s -d ' ')
     begin
-    mv "$scratch/manifests.yaml" "$folder"
     kept=$(others_deployed)
-    if [[ $kept ]]; then
-        settings=$(each "$folder" '{{if eq .kind "ConfigMap"}}{{.metadata.name}}|{{end}}')
-        {
-            without "$folder" "{labelSelector: \"$OURS in ($kept)\"}"
-            echo ---
-            without "$current" "{labelSelector: \"$OURS notin ($kept,settings)\"}" "{kind: ConfigMap, name: \"${settings%|}\"}"
-        } >"$scratch/joined"
-        mv "$scratch/joined" "$folder/manifests.yaml"
-    fi
+    [[ ! $kept ]] || keep_present "$kept"
+    mv "$scratch/manifests.yaml" "$folder"
     deploy_or_return "$folder" "${these[@]}"
+}
+
+# Those in the overlay whom --workers does not name and who are deployed already.
+others_deployed() {
+    local name there=''
+    [[ ! $current ]] || there=" $(ours_in "$current" | tr '\n' ' ') "
+    for name in $(ours_in "$scratch"); do
+        [[ " ${these[*]} " == *" $name "* || $there != *" $name "* ]] || echo "$name"
+    done | paste -s -d ,
+}
+
+# They stay as at present, with the settings and whatever else they have.
+keep_present() { # SERVICE[,SERVICE]...
+    local at=$scratch/chosen said
+    mkdir "$at"
+    without "$scratch" "{labelSelector: \"$OURS in ($1)\"}" >"$at/manifests.yaml"
+    mapfile -t said < <(each "$at" '{kind: {{.kind}}, name: "{{.metadata.name}}"}{{"\n"}}')
+    {
+        cat "$at/manifests.yaml" && echo ---
+        without "$current" "{labelSelector: \"$(of_these)\"}" "${said[@]}"
+    } >"$scratch/manifests.yaml"
 }
 
 # The present deployment, with something else said of those of --workers.
@@ -117,12 +120,15 @@ apply() { # FOLDER SELECTOR: what it has of that
     run "${kube[@]}" apply --server-side --force-conflicts --field-manager deploy.sh --filename "$1/manifests.yaml" --selector "$2"
 }
 
-# The secret; then from inside an image whether tables, addresses and keys are right. No worker has been touched by then.
+apply_common() { apply "$1" "$OURS notin ($(IFS=, && echo "${ORDER[*]}"))"; } # FOLDER: what is no service's alone
+
+# The secret, and what a worker finds there; then from inside an image whether tables, addresses and keys are right. No worker
+# has been touched by then.
 kubernetes_prepare() { # FOLDER SERVICE...
     local folder=$1 name
     shift
     settle "$folder"
-    need_secret "$folder" || return 1
+    need_secret "$folder" && apply_common "$folder" || return 1
     for name in "$@"; do
         [[ $name != beat && $name != monitor ]] || continue
         check_from_inside "$folder" "$name"
@@ -130,67 +136,7 @@ kubernetes_prepare() { # FOLDER SERVICE...
     done
 }
 
-kubernetes_unprepare() { :; } # the check takes away what it has put there
-
-need_secret() { # FOLDER
-    local wanted held missing
-    mapfile -t wanted < <(sed -n 's|^  [A-Z_]*_FILE: /run/secrets/||p' "$1/manifests.yaml" | sort -u)
-    # shellcheck disable=SC2016 # the template's own
-    held='{{range $key, $value := .data}}{{if $value}}{{$key}}{{"\n"}}{{end}}{{end}}'
-    held=$("${here[@]}" get secret workers-secrets --output "go-template=$held") || true
-    missing=$(comm -23 <(printf '%s\n' "${wanted[@]}") <(sort <<<"$held") | paste -s -d ' ')
-    [[ $missing ]] || return 0
-    say "the secret workers-secrets of the namespace $namespace lacks: $missing. Made of a file of the same name for each key:"
-    say "  ${kube[*]} create namespace $namespace"
-    say "  ${here[*]} create secret generic workers-secrets ${wanted[*]/#/--from-file=} --dry-run=client -o yaml | ${here[*]} apply -f -"
-    return 1
-}
-
-# What is checked is the pod that is to be deployed, with all that the overlay gives it: its registry's key, its nodes, its ways
-# out. It runs another command, once.
-check_from_inside() { # FOLDER SERVICE
-    local layout asked ended=0 off=(delete --ignore-not-found job/check networkpolicy/check)
-    layout=$(ours_in "$1" | grep -vx -e beat -e monitor | tr - _ | paste -s -d ,)
-    asked="workers routing verify --profiles $layout"
-    case $(setting TAKEOVER no) in
-    no) asked+=" && workers check" ;;
-    verify) asked+=" && workers check && { $asked --broker || true; }" ;;
-    *) asked+=" && workers check && $asked --broker --alone" ;;
-    esac
-    mkdir -p "$scratch/check"
-    upon "$1" check >"$scratch/check/manifests.yaml" <<END || return 1
-namespace: $namespace
-patches:
-$(merge "$2" "{template: {spec: {restartPolicy: Never, serviceAccountName: null, containers: [{name: $2,
-    command: [sh, -c, \"$asked\"], args: null, startupProbe: null, livenessProbe: null, readinessProbe: null}]}}}")
-replacements:
-- source: {kind: Deployment, name: $2, fieldPath: spec.template.spec}
-  targets: [{select: {kind: Job, name: check}, fieldPaths: [spec.template.spec], options: {create: true}}]
-- source: {kind: NetworkPolicy, name: $2, fieldPath: spec.egress}
-  targets: [{select: {kind: NetworkPolicy, name: check}, fieldPaths: [spec.egress], options: {create: true}}]
-END
-    say "checking from inside $(image_in "$1" "$2")"
-    # One of a run that was interrupted may be there.
-    run "${here[@]}" "${off[@]}" || return 1
-    apply "$scratch/check" "$OURS in (check,settings)" || return 1
-    if ! $dry_run; then
-        await_check || ended=1
-        "${here[@]}" logs --selector "$OURS=check" --tail -1 >&2 || true
-    fi
-    run "${here[@]}" "${off[@]}" || return 1
-    return $ended
-}
-
-await_check() {
-    local ended until=$((SECONDS + ROLL_OUT_SECONDS))
-    while ((SECONDS < until)); do
-        ended=$("${here[@]}" get job check --output 'jsonpath={.status.conditions[?(@.status=="True")].type}') || return 1
-        [[ $ended != *Complete* ]] || return 0
-        [[ $ended != *Failed* ]] && ! hopeless check '' || return 1
-        sleep 0.5
-    done
-    return 1
-}
+kubernetes_unprepare() { apply_common "$1"; } # FOLDER: the last good one
 
 pods_of() { "${here[@]}" get pods --selector "$OURS in ($1)" --output 'jsonpath={.items[*].metadata.name}'; } # SERVICE[,SERVICE]...
 
@@ -213,7 +159,7 @@ kubernetes_roll_out() { # FOLDER SERVICE...
     local folder=$1 name before
     shift
     settle "$folder"
-    apply "$folder" "$OURS notin ($(IFS=, && echo "${ORDER[*]}"))" || return 1
+    apply_common "$folder" || return 1
     for name in $(ours_in "$folder"); do
         [[ " $* " == *" $name "* ]] || continue
         say "$name: $(image_in "$folder" "$name")"
@@ -288,6 +234,7 @@ drain() { # SERVICE[,SERVICE]...
     local left until=$((SECONDS + GRACE_SECONDS + 60))
     apply "$scratch/stopped" "$OURS in ($1)"
     ! $dry_run || return 0
+    say "stopping $1"
     while left=$(pods_of "$1") && [[ $left ]]; do
         ((SECONDS < until)) || fail "still there, after their grace: $left"
         sleep 0.5

@@ -118,13 +118,13 @@ deploy_or_return() { # FOLDER SERVICE...
         return 0
     fi
     ended "$folder" failed
-    return_to "$last"
+    return_to "$last" "$@"
 }
 
-return_to() { # FOLDER: after a failure; the script ends here
+return_to() { # FOLDER SERVICE...: after a failure of these; the script ends here
     [[ $1 ]] || fail "the deployment failed, and there is no good one to return to; what runs was left as it is"
     say "the deployment failed; returning to the last good one: $(about "$1")"
-    if "${target}_roll_out" "$1" "${ORDER[@]}"; then
+    if "${target}_roll_out" "$@"; then
         fail "the deployment failed; the last good one, ${1##*/}, is back and ready"
     fi
     fail "the deployment failed, and so did the return to ${1##*/}; look at --action status and --action logs"
@@ -141,7 +141,7 @@ roll_back() {
         $dry_run || say "deployed: $(about "$before")"
         return 0
     fi
-    return_to "$current"
+    return_to "$current" "${ORDER[@]}"
 }
 
 show_records() {

@@ -147,6 +147,5 @@ def base() -> dict[str, list[Object]]:
     enforced = {"name": "unstract-workers", "labels": PART_OF | {"pod-security.kubernetes.io/enforce": "restricted"}}
     files["namespace"] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": enforced}]
     literals = [f"DRAIN_SECONDS={DRAIN_SECONDS}", *(f"{key.upper()}_FILE={_SECRETS}/{key}" for key in KEYS)]
-    found_by = {"labels": {"app.kubernetes.io/name": "settings", **PART_OF}}
-    settings = {"name": "workers-settings", "literals": literals, "options": found_by}
+    settings = {"name": "workers-settings", "literals": literals}
     return kustomized(files, "Kustomization", "v1beta1", configMapGenerator=[settings])

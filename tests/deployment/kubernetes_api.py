@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # plural, namespace, name
 
-MOMENT = 0.2
+MOMENT = 0.1
 # Group and version, plural, kind, whether it is in a namespace.
 KINDS = (
     ("v1", "namespaces", "Namespace", False),
@@ -159,7 +159,7 @@ class Cluster:
     def _worked(self, key: Key, job: Object) -> None:
         image = image_of(job)
         self._pods(key, job, f"{key[2]}-pod", 1, keep=False)
-        if not any(word in image for word in WAITING):
+        if "missing" not in image:
             kind = "Failed" if "unfit" in image else "Complete"
             job["status"] = {"conditions": [{"type": kind, "status": "True"}]}
 

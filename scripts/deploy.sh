@@ -8,26 +8,27 @@
 #   config    print what would be deployed, secrets left in their files
 #   deploy    check everything, deploy what the environment's file says, and wait until every worker is ready and consumes
 #   update    the same containers with the images of --tag
-#   scale     --replicas containers of each of --workers
+#   scale     --replicas containers of each of --workers; on Kubernetes an autoscaler of theirs pauses there until the next deploy
 #   rollback  return to the deployment before the present one
 #   status    what is deployed, and how it is
 #   logs      the last lines of the logs, and what follows until Ctrl-C
 #   stop      let the workers finish or give back what they are at, and stop them; with all of them, the servers after them
-#   remove    stop, and remove containers, networks, volumes with their data, and the records of deployments
+#   remove    stop, and remove containers, networks, volumes with their data, and the records of deployments; on Kubernetes all
+#             that was deployed, and neither the namespace nor the secret
 #
 # Options:
 #   --workers LIST    all (unless said), or some of api, general, file, callback, fast, slow, beat, monitor; commas between them
 #   --target NAME     compose (unless said) or kubernetes
 #   --replicas N      for scale
-#   --tag T           of the images; unless said, TAG of the environment's file, or latest
+#   --tag T           of the images; unless said, TAG of the environment's file, or latest; on Kubernetes what the overlay says
 #   --dry-run         print every command that would change anything, and change nothing
 #   --yes             do not ask; production asks before anything is changed
 #   --help            this text
 #
 # What an environment is stands in docker/ENVIRONMENT.env, a copy of docker/sample.env; that of development is made here, with
-# keys of its own, and is everything on one machine. On Kubernetes it is docker/kubernetes/overlays/ENVIRONMENT. Each deployment
-# is written down in .deployments/. One that fails is taken back: the last good one is deployed again, and the script ends with 1.
-# One run at a time works on an environment.
+# keys of its own, and is everything on one machine. On Kubernetes it is docker/kubernetes/overlays/ENVIRONMENT, and the cluster
+# is that of kubectl's current context. Each deployment is written down in .deployments/. One that fails is taken back: the last
+# good one is deployed again, and the script ends with 1. One run at a time works on an environment.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

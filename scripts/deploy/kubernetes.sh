@@ -167,7 +167,7 @@ kubernetes_roll_out() { # FOLDER SERVICE...
         apply "$folder" "$OURS=$name" || return 1
         $dry_run || kubernetes_await "$folder" "$name" "$before" || return 1
     done
-    retire "$folder"
+    retire "$folder" || say "not all that is deployed no more could be deleted; the next deployment tries again"
 }
 
 # Until the pods of a service are those that are meant, and ready, which for a worker means that it consumes; or until the
@@ -195,7 +195,7 @@ kubernetes_await() { # FOLDER SERVICE PODS-BEFORE
 retire() { # [FOLDER]
     local names
     mapfile -t names < <(comm -23 <(names_in "$records"/[0-9]*) <(names_in "$@"))
-    ((!${#names[@]})) || run "${here[@]}" delete --ignore-not-found "${names[@]}" || say "not all of that could be deleted"
+    ((!${#names[@]})) || run "${here[@]}" delete --ignore-not-found "${names[@]}"
 }
 
 kubernetes_status() {
@@ -235,7 +235,7 @@ drain() { # SERVICE[,SERVICE]...
     apply "$scratch/stopped" "$OURS in ($1)"
     ! $dry_run || return 0
     say "stopping $1"
-    while left=$(pods_of "$1") && [[ $left ]]; do
+    while left=$(pods_of "$1") || fail "the cluster does not say what is left"; [[ $left ]]; do
         ((SECONDS < until)) || fail "still there, after their grace: $left"
         sleep 0.5
     done
@@ -247,7 +247,7 @@ kubernetes_remove() {
         run "${here[@]}" delete --ignore-not-found --filename "$current/manifests.yaml" --selector "$(of_these)"
         return 0
     fi
-    retire
+    retire || fail "not all could be deleted; what was deployed stands in $records/*/manifests.yaml"
     run rm -rf "$records"
     $dry_run || say "removed; kept: the namespace $namespace, and in it the secret workers-secrets, which is yours"
 }

@@ -78,7 +78,12 @@ def check_job() -> dict[str, list[Object]]:
     head = {"metadata": {"name": "check", "labels": labels}}
     # No second try: the first one's log says what is wrong. Whoever is interrupted leaves nothing for long.
     once = {"backoffLimit": 0, "activeDeadlineSeconds": 600, "ttlSecondsAfterFinished": 600}
-    job = {"apiVersion": "batch/v1", "kind": "Job", **head, "spec": {**once, "template": {"metadata": {"labels": labels}}}}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        **head,
+        "spec": {**once, "template": {"metadata": {"labels": labels}}},
+    }
     both = {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress", "Egress"]}
     policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", **head, "spec": both}
     return kustomized({"check": [policy, job]}, "Component", "v1alpha1")

@@ -1,8 +1,9 @@
-"""A stand-in for the API server of Kubernetes, and for what stands behind it: enough for kubectl, and for scripts/deploy.sh.
+"""A stand-in for the API server of Kubernetes and for what is behind it: enough for kubectl and scripts/deploy.sh.
 
-It is no Kubernetes. It keeps whatever it is given, checks nothing, and gives nobody a pod. What the controllers and KEDA would do
-is done here in a few lines, by the tag of an image: one with `broken` ends again and again, one with `missing` cannot be pulled,
-one with `stuck` makes no progress, and of one with `unfit` the Job fails. All others are ready a moment after they came.
+It is no Kubernetes. It keeps whatever it is given, checks nothing, and gives nobody a pod. What the controllers and
+KEDA would do is done here in a few lines, when somebody looks, by the tag of an image: one with `broken` ends again and
+again, one with `missing` cannot be pulled, one with `stuck` makes no progress, and of one with `unfit` the Job fails.
+All others are ready a moment after they came.
 """
 
 import copy
@@ -10,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 Object = dict[str, Any]
 Key = tuple[str, str, str]  # plural, namespace, name
 
-MOMENT = 0.1
+MOMENT = 0.05
 # Group and version, plural, kind, whether it is in a namespace.
 KINDS = (
     ("v1", "namespaces", "Namespace", False),
@@ -60,7 +61,10 @@ def selected(each: Object, selector: str) -> bool:
 
 
 class Cluster:
-    """The objects, and what becomes of them. `requests` are all that came, `told` what happened to deployments."""
+    """The objects, and what becomes of them. `requests` are all that came, `told` what happened to deployments.
+
+    `jobs` and `policies` are those that there were, for they are taken away again.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[Key, Object] = {}
@@ -68,6 +72,7 @@ class Cluster:
         self.requests: list[tuple[str, str]] = []
         self.told: list[str] = []
         self.jobs: list[Object] = []
+        self.policies: list[Object] = []
         self._due: dict[Key, float] = {}
         self._lock = threading.RLock()
         self._count = 0
@@ -87,7 +92,7 @@ class Cluster:
 
     def put(self, key: Key, body: Object) -> Object:
         """Keep an object that nobody applied."""
-        plural, namespace, name = key
+        _, namespace, name = key
         self._count += 1
         metadata = {"name": name, **({"namespace": namespace} if namespace else {}), "uid": f"uid-{self._count}"}
         body["metadata"] = body.get("metadata", {}) | metadata | {"resourceVersion": str(self._count)}
@@ -98,11 +103,11 @@ class Cluster:
         """Server-side apply."""
         with self._lock:
             live = self.objects.get(key, {})
-            found = copy.deepcopy(merged(live, self.applied.get(key), body))
+            found: Object = copy.deepcopy(merged(live, self.applied.get(key), body))
             self.applied[key] = body
             changed = found.get("spec") != live.get("spec")
             self.put(key, found)
-            if changed:
+            if changed and key[0] in {"deployments", "jobs"}:
                 found["metadata"]["generation"] = live.get("metadata", {}).get("generation", 0) + 1
                 self._due[key] = time.monotonic() + MOMENT
             if key[0] == "deployments":
@@ -112,6 +117,8 @@ class Cluster:
                 self._scale(key, found)
             elif key[0] == "jobs":
                 self.jobs.append(found)
+            elif key[0] == "networkpolicies" and key[2] == "check":
+                self.policies.append(found)
             return found
 
     def delete(self, key: Key) -> Object | None:
@@ -123,15 +130,16 @@ class Cluster:
                     del self.objects[each]
             return self.objects.pop(key, None)
 
-    def advance(self) -> None:
-        """What the controllers do meanwhile."""
+    def look(self, name: str, selector: str) -> None:
+        """Somebody asks for a name, or by a selector: what the controllers have done to these by now.
+
+        Nothing is ready unless it is looked at: who does not wait finds it as it was.
+        """
         with self._lock:
-            for key, due in list(self._due.items()):
-                if key in self.objects and time.monotonic() >= due:
+            for key in [key for key, due in self._due.items() if time.monotonic() >= due and key in self.objects]:
+                if key[2] == name or (not name and selected(self.objects[key], selector)):
                     del self._due[key]
-                    {"deployments": self._deployed, "jobs": self._worked}.get(key[0], lambda *_: None)(
-                        key, self.objects[key]
-                    )
+                    {"deployments": self._deployed, "jobs": self._worked}[key[0]](key, self.objects[key])
 
     def _scale(self, key: Key, scaled: Object) -> None:
         """KEDA: the number at which it is paused, or at least the fewest."""
@@ -168,7 +176,8 @@ class Cluster:
             if not keep:
                 del self.objects[each]
         image = image_of(owner)
-        reasons = [reason for word, reason in WAITING.items() if word in image]
+        # What the check runs is not what the image is broken at.
+        reasons = [why for word, why in WAITING.items() if word in image and (word, key[0]) != ("broken", "jobs")]
         state = {"waiting": {"reason": reasons[0], "message": f"of {image}"}} if reasons else {"running": {}}
         for number in range(count):
             pod = {"apiVersion": "v1", "kind": "Pod", **copy.deepcopy(owner["spec"]["template"])}
@@ -176,24 +185,35 @@ class Cluster:
             self.put(("pods", key[1], f"{prefix}-{number}"), pod)
 
 
+def named(query: dict[str, str]) -> str:
+    """The one name that a list is asked for, if it is."""
+    return query.get("fieldSelector", "").removeprefix("metadata.name=")
+
+
 def image_of(owner: Object) -> str:
     """What its pods run."""
     return str(owner["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-PATH = re.compile(r"/apis?/(?P<version>v1|[\w.]+/\w+)(?:/namespaces/(?P<namespace>[\w-]+)(?=/))?/(?P<plural>\w+)(?:/(?P<name>[\w.-]+))?(?P<log>/log)?")
+PATH = re.compile(
+    r"/apis?/(?P<version>v1|[\w.]+/\w+)(?:/namespaces/(?P<namespace>[\w-]+)(?=/))?/(?P<plural>\w+)(?:/(?P<name>[\w.-]+))?(?P<log>/log)?"
+)
 
 
 class _Handler(BaseHTTPRequestHandler):
     cluster: Cluster
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or each answer takes 40 ms
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nobody reads it."""
 
     def _say(self, body: Object | str | None, status: int = 200) -> None:
         if body is None:
-            body, status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}, 404
+            body, status = (
+                {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404},
+                404,
+            )
             body["message"] = f"{self.path} not found"
         data = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
@@ -208,12 +228,12 @@ class _Handler(BaseHTTPRequestHandler):
         found = PATH.fullmatch(parts.path)
         key = (found["plural"], found["namespace"] or "", found["name"] or "") if found else ("", "", "")
         self.cluster.requests.append((self.command, parts.path))
-        self.cluster.advance()
         return parts.path, key, {name: values[0] for name, values in parse_qs(parts.query).items()}
 
     def do_GET(self) -> None:
         """An object, a list of them, a watch, a log, or what there is to ask for."""
         path, key, query = self._asked()
+        self.cluster.look(key[2] or named(query), query.get("labelSelector", ""))
         fixed = discovery().get(path)
         if fixed is not None:
             self._say(fixed)
@@ -222,16 +242,18 @@ class _Handler(BaseHTTPRequestHandler):
         elif key[2]:
             self._say(self.cluster.objects.get(key))
         elif "watch" in query:
-            self._watch(key, query)
+            self._watch()
         else:
             self._list(key, query)
 
     def _found(self, key: Key, query: dict[str, str]) -> list[Object]:
-        name = query.get("fieldSelector", "").removeprefix("metadata.name=")
+        name = named(query)
         return [
             each
             for (plural, namespace, own), each in list(self.cluster.objects.items())
-            if (plural, namespace) == key[:2] and (not name or own == name) and selected(each, query.get("labelSelector", ""))
+            if (plural, namespace) == key[:2]
+            and (not name or own == name)
+            and selected(each, query.get("labelSelector", ""))
         ]
 
     def _list(self, key: Key, query: dict[str, str]) -> None:
@@ -240,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = {"kind": f"{kind}List", "apiVersion": version, "metadata": {"resourceVersion": "1"}, "items": items}
         self._say(body if kind else None)
 
-    def _watch(self, key: Key, query: dict[str, str]) -> None:
+    def _watch(self) -> None:
         """Nothing happens while somebody looks; the watch ends, and who wants more asks again."""
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -261,7 +283,10 @@ class _Handler(BaseHTTPRequestHandler):
         _, key, _ = self._asked()
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         gone = self.cluster.delete(key)
-        self._say(gone and {"kind": "Status", "apiVersion": "v1", "status": "Success", "details": {"uid": gone["metadata"]["uid"]}})
+        self._say(
+            gone
+            and {"kind": "Status", "apiVersion": "v1", "status": "Success", "details": {"uid": gone["metadata"]["uid"]}}
+        )
 
 
 def discovery() -> dict[str, Object]:
@@ -274,28 +299,38 @@ def discovery() -> dict[str, Object]:
     pages["/apis"] = {
         "kind": "APIGroupList",
         "apiVersion": "v1",
-        "groups": [{"name": group, "versions": [one], "preferredVersion": one} for (group, _), one in zip(groups, described, strict=True)],
+        "groups": [
+            {"name": group, "versions": [one], "preferredVersion": one}
+            for (group, _), one in zip(groups, described, strict=True)
+        ],
     }
     roots = {version: f"/apis/{version}" if "/" in version else f"/api/{version}" for version in VERSIONS}
     pages["/openapi/v3"] = {"paths": {root[1:]: {"serverRelativeURL": f"/openapi/v3{root}"} for root in roots.values()}}
     for version, root in roots.items():
         resources, paths = [], {}
         for _, plural, kind, namespaced in (each for each in KINDS if each[0] == version):
-            resources.append({"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": verbs})
+            resources.append(
+                {"name": plural, "singularName": kind.lower(), "namespaced": namespaced, "kind": kind, "verbs": verbs}
+            )
             group, _, number = version.rpartition("/")
             told = {"group": group, "version": number, "kind": kind}
             checked = [{"name": "fieldValidation", "in": "query"}]
-            paths[f"{root}/{plural}/{{name}}"] = {"patch": {"parameters": checked, "x-kubernetes-group-version-kind": told}}
+            paths[f"{root}/{plural}/{{name}}"] = {
+                "patch": {"parameters": checked, "x-kubernetes-group-version-kind": told}
+            }
         pages[root] = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
-        pages[f"/openapi/v3{root}"] = {"openapi": "3.0.0", "info": {"title": "a stand-in", "version": "1"}, "paths": paths}
+        pages[f"/openapi/v3{root}"] = {
+            "openapi": "3.0.0",
+            "info": {"title": "a stand-in", "version": "1"},
+            "paths": paths,
+        }
     return pages
 
 
 @contextmanager
-def api_server(prepare: Callable[[Cluster], None] = lambda _: None) -> Iterator[tuple[Cluster, str]]:
+def api_server() -> Iterator[tuple[Cluster, str]]:
     """A cluster and the address of its API server."""
     cluster = Cluster()
-    prepare(cluster)
     handler = type("Handler", (_Handler,), {"cluster": cluster})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True

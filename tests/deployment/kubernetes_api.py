@@ -107,14 +107,15 @@ class Cluster:
             self.applied[key] = body
             changed = found.get("spec") != live.get("spec")
             self.put(key, found)
-            if changed and key[0] in {"deployments", "jobs"}:
+            if changed:
                 found["metadata"]["generation"] = live.get("metadata", {}).get("generation", 0) + 1
+            if key[0] == "scaledobjects":
+                self._due[key] = time.monotonic() + 10 * MOMENT  # KEDA takes its time
+            elif changed and key[0] in {"deployments", "jobs"}:
                 self._due[key] = time.monotonic() + MOMENT
             if key[0] == "deployments":
                 self.told.append(f"apply {key[2]}")
                 found["spec"].setdefault("replicas", 1)
-            elif key[0] == "scaledobjects":
-                self._scale(key, found)
             elif key[0] == "jobs":
                 self.jobs.append(found)
             elif key[0] == "networkpolicies" and key[2] == "check":
@@ -139,9 +140,10 @@ class Cluster:
             for key in [key for key, due in self._due.items() if time.monotonic() >= due and key in self.objects]:
                 if key[2] == name or (not name and selected(self.objects[key], selector)):
                     del self._due[key]
-                    {"deployments": self._deployed, "jobs": self._worked}[key[0]](key, self.objects[key])
+                    does = {"deployments": self._deployed, "jobs": self._worked, "scaledobjects": self._scaled}
+                    does[key[0]](key, self.objects[key])
 
-    def _scale(self, key: Key, scaled: Object) -> None:
+    def _scaled(self, key: Key, scaled: Object) -> None:
         """KEDA: the number at which it is paused, or at least the fewest."""
         target = ("deployments", key[1], scaled["spec"]["scaleTargetRef"]["name"])
         spec = self.objects[target]["spec"]

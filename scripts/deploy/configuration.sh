@@ -32,11 +32,12 @@ check_env_file() {
         if [[ ! -e $path ]]; then
             mistakes+=("$name names $path, which is not there")
         elif [[ -f $path && ! $(find "$path" \( -perm -o=r -o -uid 10001 \)) ]]; then
-            mistakes+=("$name names $path, which the containers' user, 10001, may not read: chmod 444, in a folder of yours alone")
+            mistakes+=("$name names $path, which user 10001, the containers', may not read")
         fi
     done < <(grep -E '^[A-Z_]+_FILE=.' "$env_file")
     awk -v drain="$(setting DRAIN_SECONDS 10)" -v grace="$GRACE_SECONDS" 'BEGIN { exit !(drain + 5 <= grace) }' ||
         mistakes+=("DRAIN_SECONDS must be 5 below the grace of a container, $GRACE_SECONDS, or it is killed at its work")
+    [[ $(setting TAKEOVER no) =~ ^(no|verify|share|all)$ ]] || mistakes+=("TAKEOVER must be verify, share, all or no")
     ((!${#mistakes[@]})) || fail "docker/$environment.env is not right:$(printf '\n  %s' "${mistakes[@]}")"
 }
 

@@ -30,15 +30,19 @@ good() { # the folders of good deployments, the newest first
 
 present() { good | sed -n 1p; }
 
+newest() { printf '%s\n' "$records"/[0-9]* | sort | sed -n '$p'; }
+
+# What is looked at, stopped and removed may also be what a first deployment left that failed.
 need_present() {
     current=$(present)
+    if [[ ! $current && $action =~ ^(logs|stop|remove)$ && -d $(newest) ]]; then current=$(newest); fi
     [[ $current ]] || fail "nothing is deployed to $environment ($target); begin with --action deploy"
 }
 
 # A folder for what is about to be deployed; in a dry run one that is gone afterwards.
 begin() {
     local last
-    last=$(printf '%s\n' "$records"/[0-9]* | sort | sed -n '$p')
+    last=$(newest)
     last=${last##*/}
     [[ $last =~ ^[0-9]+$ ]] || last=0
     folder=$records/$(printf '%04d' $((10#$last + 1)))
@@ -47,7 +51,7 @@ begin() {
     {
         echo "time $(date -u +%Y-%m-%dT%H:%M:%SZ)"
         echo "action $action"
-        echo "tag ${tag:-$(setting TAG latest)}"
+        [[ $action == scale ]] && echo "replicas $replicas" || echo "tag ${tag:-$(setting TAG latest)}"
         echo "workers $chosen"
         echo "revision $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
     } >"$folder/about"
@@ -82,6 +86,11 @@ deploy_or_return() { # FOLDER SERVICE...
         [[ ! $last ]] || "${target}_unprepare" "$last" || true
         fail "the check failed; none of our processes was changed"
     fi
+    if [[ $(setting TAKEOVER no) == verify ]]; then
+        rm -rf "$folder"
+        say "TAKEOVER=verify: this is what was found; no worker was started"
+        return 0
+    fi
     if "${target}_roll_out" "$folder" "$@"; then
         ended "$folder" good
         $dry_run || { forget && say "deployed: $(about "$folder")"; }
@@ -92,7 +101,7 @@ deploy_or_return() { # FOLDER SERVICE...
 }
 
 return_to() { # FOLDER: after a failure; the script ends here
-    [[ $1 ]] || fail "the deployment failed, and there is no good one to return to; what runs was left as it is"
+    [[ $1 ]] || fail "the deployment failed, and there is no good one to return to; what runs was left as it is: --action logs, remove"
     say "the deployment failed; returning to the last good one: $(about "$1")"
     if "${target}_roll_out" "$1" "${ORDER[@]}"; then
         fail "the deployment failed; the last good one, ${1##*/}, is back and ready"
@@ -115,10 +124,10 @@ roll_back() {
 }
 
 show_records() {
-    local folder newest
+    local last
     current=$(present)
-    newest=$(printf '%s\n' "$records"/[0-9]* | sort | sed -n '$p')
+    last=$(newest)
     echo "deployed to $environment ($target): $([[ $current ]] || echo nothing)"
     [[ ! $current ]] || about "$current"
-    [[ ! -d $newest || $newest == "$current" ]] || echo "the last attempt: $(about "$newest")"
+    [[ ! -d $last || $last == "$current" ]] || echo "the last attempt: $(about "$last")"
 }

@@ -17,8 +17,12 @@ _CONNECT_SECONDS = 4
 _ANSWER_SECONDS = 1.0
 
 
-def live_problems(url: str, queues: Sequence[str], queue_type: str) -> Iterator[str]:
-    """What is wrong on that broker with these queues, a line each with its remedy."""
+def live_problems(url: str, queues: Sequence[str], queue_type: str, *, alone: bool = False) -> Iterator[str]:
+    """What is wrong on that broker with these queues, a line each with its remedy.
+
+    With `alone` only whether anybody but our workers consumes them: what others began to fan out cannot be folded in by
+    ours, nor the other way round.
+    """
     try:
         with Connection(url, connect_timeout=_CONNECT_SECONDS) as connection:
             connection.ensure_connection(max_retries=1, timeout=_CONNECT_SECONDS)
@@ -26,6 +30,10 @@ def live_problems(url: str, queues: Sequence[str], queue_type: str) -> Iterator[
             with Application("routing", url, set_as_current=False) as app:
                 inspect = app.control.inspect(timeout=_ANSWER_SECONDS)
                 consumed, tasks = inspect.active_queues() or {}, inspect.registered() or {}
+                ours = {node for node, said in (inspect.report() or {}).items() if "profile" in said}
+            if alone:
+                yield from _intruders(connection, queues, consumed, ours)
+                return
             for queue in queues:
                 if rabbitmq:
                     yield from _declared(connection, queue, queue_type)
@@ -53,6 +61,30 @@ def _declared(connection: Connection, queue: str, queue_type: str) -> Iterator[s
             platform_queue(queue, queue_type)(channel).declare()
     except PreconditionFailed as refused:
         yield f"queue {queue} is not {queue_type} there ({refused}); say --queue-type, and CELERY_QUEUE_TYPE likewise"
+
+
+def _intruders(
+    connection: Connection, queues: Sequence[str], consumed: Mapping[str, Sequence[Mapping[str, Any]]], ours: set[str]
+) -> Iterator[str]:
+    """Whoever consumes these queues and is no worker of ours, be it that it answers or that RabbitMQ counts it."""
+    for queue in queues:
+        nodes = [node for node, held in consumed.items() if any(one["name"] == queue for one in held)]
+        for node in sorted(set(nodes) - ours):
+            yield f"{node} consumes {queue}, and is no worker of ours; stop it first, or use a vhost of your own"
+        silent = _consumers(connection, queue) - len(nodes)
+        if silent > 0:
+            yield f"queue {queue} has {silent} consumers that do not answer; find out whose they are, and stop them"
+
+
+def _consumers(connection: Connection, queue: str) -> int:
+    """As RabbitMQ counts them; 0 where it does not exist, or on Redis, which does not count."""
+    if connection.transport.driver_type != "amqp":
+        return 0
+    try:
+        with connection.channel() as channel:
+            return int(channel.queue_declare(queue, passive=True).consumer_count)
+    except NotFound:
+        return 0
 
 
 def _strangers(

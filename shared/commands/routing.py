@@ -73,9 +73,12 @@ def show() -> None:
     metavar="[URL]",
     help="Also compare with the queues and consumers that live on this broker; without URL, on CELERY_BROKER_URL's.",
 )
+@click.option(
+    "--alone", is_flag=True, help="On the broker only see whether anybody but our workers consumes these queues."
+)
 @click.option("--queue-type", type=click.Choice(["classic", "quorum"]), default="classic", show_default=True)
 @click.pass_context
-def verify(context: click.Context, profiles: str | None, broker: str | None, queue_type: str) -> None:
+def verify(context: click.Context, profiles: str | None, broker: str | None, alone: bool, queue_type: str) -> None:
     """Prove the table: tasks, rules, queues and consumers fit together, and the contract.
 
     Prints what is wrong, a line each with its remedy, and exits 1; or how many tasks are routed.
@@ -86,13 +89,15 @@ def verify(context: click.Context, profiles: str | None, broker: str | None, que
         )
     except UnknownProfileError as error:
         raise click.BadParameter(str(error), param_hint="--profiles") from None
+    if alone and broker is None:
+        raise click.UsageError("--alone needs --broker")
     if broker is not None:
         broker = _address(broker)
     tasks = registered(PROFILES["all"].task_modules)
     found = list(dict.fromkeys(chain(problems(tasks, layouts, Tables(), ENTRIES), unusable())))
     if broker is not None:
         queues = {queue for layout in layouts.values() for profile in layout for queue in profile.queues}
-        found += live_problems(broker, sorted(queues), queue_type)
+        found += live_problems(broker, sorted(queues), queue_type, alone=alone)
     for line in found:
         click.echo(line)
     names = {name for module in tasks.values() for name in module}

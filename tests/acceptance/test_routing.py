@@ -10,8 +10,10 @@ import psutil
 import pytest
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
+from kombu.messaging import Consumer
 
 from sandbox.stack import Stack, wait_for
+from shared.celery_settings import platform_queue
 from tests.acceptance.probes import Probes, probes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,6 +152,48 @@ def test_a_fleet_that_lives_is_in_order_and_a_stranger_is_named(broker: str, req
             with Connection(url) as connection, connection.channel() as channel:
                 channel.queue_delete("elsewhere")
                 channel.exchange_delete("elsewhere")
+
+
+def test_workers_that_are_alone_say_so_and_others_are_named(rabbitmq_url: str) -> None:
+    """Before ours take over queues: a fan-in that others began is not ours to finish."""
+    alone = ("--profiles=fast,slow", "--alone")
+    with Stack(rabbitmq_url) as stack, Connection(rabbitmq_url) as connection:
+        stack.start_redis()
+        stack.wait_until_ready()
+        assert verified_against(rabbitmq_url, *alone) == ["14/14 tasks routed"]
+        stack.start_workers("fast", "slow")
+        stack.wait_until_ready()
+        assert verified_against(rabbitmq_url, *alone) == ["14/14 tasks routed"]
+        argv = [
+            sys.executable,
+            "-m",
+            "celery",
+            "--broker",
+            rabbitmq_url,
+            "worker",
+            "-Q",
+            "celery",
+            "--pool=solo",
+            "-nold@here",
+        ]
+        stack.start("other", argv)
+        silent = platform_queue("scheduler", "classic")(connection.default_channel)
+        with Consumer(connection.default_channel, [silent], on_message=print):
+            named = "old@here consumes celery, and is no worker of ours; stop it first, or use a vhost of your own"
+            wait_for(lambda: named in verified_against(rabbitmq_url, *alone), 30, "the other worker to be named")
+            assert verified_against(rabbitmq_url, *alone) == [
+                named,
+                "queue scheduler has 1 consumers that do not answer; find out whose they are, and stop them",
+            ]
+
+
+def test_without_an_address_the_broker_is_that_of_the_environment(redis_url: str) -> None:
+    ran = run(WORKERS, "routing", "verify", "--broker", "--profiles=all", CELERY_BROKER_URL=redis_url)
+    assert "queue celery has no consumer there" in ran.stdout
+    ran = run(WORKERS, "routing", "verify", "--broker")
+    assert ran.returncode == 2
+    assert "CELERY_BROKER_URL is not set" in ran.stderr
+    assert "--alone needs --broker" in run(WORKERS, "routing", "verify", "--alone").stderr
 
 
 def test_the_broker_that_is_asked_is_the_one_that_was_named(redis_url: str) -> None:

@@ -59,9 +59,9 @@ class Checkout:
 
     def check(self) -> None:
         """Raise StackError if one of the servers has ended. Workers may come and go."""
-        states = {name: [one["State"]["Status"] for one in self.project.containers(name)] for name in SERVERS}
-        if any(found != ["running"] for found in states.values()):
-            raise StackError(f"a server is not running: {states}\n{self.project.said()}")
+        missing = set(SERVERS) - self.project.services()
+        if missing:
+            raise StackError(f"{', '.join(missing)} does not run\n{self.project.said()}")
 
     def start(
         self, action: str, *options: str, environment: str = "development", stdin: int = subprocess.DEVNULL
@@ -91,8 +91,8 @@ class Checkout:
             return finished(script, code)
 
     def files(self) -> dict[str, str]:
-        """A digest of each file in it, the records of deployments among them."""
-        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        """A digest of each file in it, the records of deployments among them. A lock is no record."""
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name != "lock")
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 

@@ -56,8 +56,8 @@ def fleet(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Itera
     consumers = checkout.project.consumers()
     checkout.key = (checkout.folder / "docker/secrets/development/internal_service_api_key").read_text().strip()
     with Driver(checkout) as driver:
-        deployment = driver.deploy("deployed", batches=12)
-        yield Fleet(checkout, said, consumers, driver, deployment, documents(tmp_path_factory.mktemp("notes"), 12))
+        deployment = driver.deploy("deployed", batches=4)
+        yield Fleet(checkout, said, consumers, driver, deployment, documents(tmp_path_factory.mktemp("notes"), 2))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -57,6 +57,10 @@ class Project:
         found: list[dict[str, Any]] = json.loads(docker("inspect", *ids)) if ids else []
         return sorted(found, key=lambda one: str(one["Created"]))
 
+    def services(self) -> set[str]:
+        """Those of which a container runs."""
+        return set(docker("ps", "--format", f'{{{{.Label "{_SERVICE}"}}}}', *self._mine()).split())
+
     def running(self, service: str) -> list[str]:
         """The ids of its containers that run."""
         return [one["Id"] for one in self.containers(service) if one["State"]["Running"]]

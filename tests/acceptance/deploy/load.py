@@ -11,9 +11,11 @@ import httpx
 
 from sandbox.driver import Deployment, Driver, Run
 from sandbox.stack import StackError
-from tests.acceptance.test_executions import everything_completed
+from tests.acceptance.test_executions import counts
 
-_PAUSE_SECONDS = 0.5
+# Seldom enough that what comes while a worker is away is done soon after.
+_PAUSE_SECONDS = 1.0
+_LONGEST_SECONDS = 90
 
 
 class Load:
@@ -41,15 +43,19 @@ class Load:
         except (httpx.HTTPError, StackError) as error:
             self._failed.append(error)
 
-    def all_complete(self, seconds: float = 90) -> None:
-        """Wait for every one: each was taken, each of its files was processed once, and its results are there."""
+    def all_complete(self, tool_runs: int = 1) -> None:
+        """Wait for every one: its files have their results, and no tool ran more often than that for any of them."""
         assert self._failed == []
         assert self.runs
-        until = time.monotonic() + seconds
+        until = time.monotonic() + _LONGEST_SECONDS
         for run in self.runs:
             for _ in self._driver.watch(run, max(until - time.monotonic(), 1)):
                 pass
-            everything_completed(self._driver, self._deployment, run, self._documents)
+            assert counts(run) == ("COMPLETED", len(self._documents), len(self._documents), 0)
+            results = self._driver.results(self._deployment, run)
+            texts = {name: item["result"]["text"].strip() for name, item in results.items()}
+            assert texts == {name: path.read_text() for name, path in self._documents.items()}
+        assert self._driver.control("GET", "stats")["tool_runs"]["max"] <= tool_runs
 
     def at_work(self) -> list[Run]:
         """Those that have not ended."""

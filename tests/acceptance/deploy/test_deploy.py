@@ -8,6 +8,7 @@ import pty
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from config.workers import PROFILES
 from sandbox.driver import Run
 from sandbox.extraction.document import SUPPORTED
-from sandbox.stack import wait_for
+from sandbox.stack import StackError, wait_for
 from tests.acceptance.deploy.checkout import OURS, Checkout, finished
 from tests.acceptance.deploy.conftest import Fleet
 from tests.acceptance.deploy.engine import docker
@@ -50,7 +51,7 @@ def everything_runs(checkout: Checkout, tag: str) -> None:
 
 @pytest.fixture
 def load(fleet: Fleet) -> Iterator[Load]:
-    """Twelve files in as many batches, half a second each, again and again."""
+    """Two files in as many batches, half a second each, again and again."""
     fleet.driver.control("PUT", "switches", {"tool_seconds": 0.5})
     yield Load(fleet.driver, fleet.deployment, fleet.documents)
     fleet.driver.control("PUT", "switches", {"reset": True})
@@ -106,8 +107,29 @@ def ended(log: str) -> str:
     return "\n".join(line for line in log.splitlines() if '"task_ended"' in line and '"succeeded"' in line)
 
 
+def test_prometheus_finds_each_container(fleet: Fleet) -> None:
+    checkout = fleet.checkout
+    files = {"docker/monitoring/prometheus.yml": "prometheus.yml", "monitoring/alerts.yml": "alerts.yml"}
+    mounts = [f"--volume={checkout.folder / path}:/etc/prometheus/{name}:ro" for path, name in files.items()]
+    network, label = f"--network={checkout.name}_default", f"--label=com.docker.compose.project={checkout.name}"
+    prometheus = docker("run", "--detach", "--rm", network, label, *mounts, "prom/prometheus:v3.5.0").strip()
+
+    def read() -> dict[str, int]:
+        asked = ("promtool", "query", "instant", "http://127.0.0.1:9090", "count by (service) (up == 1)")
+        said = docker("exec", prometheus, *asked, check=False)
+        return {name: int(count) for name, count in re.findall(r'service="(.+)"} => (\d+) ', said)}
+
+    expected = {"api-deployment": 1, "general": 1, "file-processing": 3, "callback": 1, "monitor": 1}
+    with suppress(StackError):
+        wait_for(lambda: read() == expected, 60, "every container to be read")
+    found = read()
+    docker("rm", "--force", "--volumes", prometheus)
+    assert found == expected
+
+
 def test_containers_that_are_killed_lose_nothing(fleet: Fleet, load: Load) -> None:
     project = fleet.checkout.project
+    fleet.driver.control("PUT", "switches", {"tool_seconds": 2.0})  # so that each is at work
     fleet.checkout.run("scale", "--workers", "callback", "--replicas", "2")
     with project.ends() as ends, load:
         wait_for(lambda: len(load.runs) > 3, 30, "work to come in")
@@ -228,19 +250,30 @@ def test_a_key_that_is_not_set_is_named(fleet: Fleet) -> None:
     assert "there is no docker/staging.env" in fleet.checkout.run("deploy", environment="staging", code=1)
 
 
-def test_a_stop_drains_and_what_was_at_work_completes_after_the_next_deployment(fleet: Fleet, load: Load) -> None:
+@pytest.mark.parametrize(
+    ("whom", "tool_runs"),
+    # With everything the backend goes too, in the middle of its tools, and it is the backend that runs them again.
+    [(("--workers", "api,general,file,callback,beat"), 1), ((), 2)],
+    ids=["workers", "everything"],
+)
+def test_a_stop_drains_and_what_was_at_work_completes_after_the_next_deployment(
+    fleet: Fleet, load: Load, whom: tuple[str, ...], tool_runs: int
+) -> None:
     fleet.driver.control("PUT", "switches", {"tool_seconds": 4.0})
     with load:
         wait_for(lambda: len(load.runs) > 4, 30, "work to come in")
     unfinished: list[Run] = load.at_work()
     assert unfinished
+    before = fleet.checkout.project.services()
     with fleet.checkout.project.ends() as ends:
-        fleet.checkout.run("stop")
-    assert {one["State"]["Running"] for one in fleet.checkout.project.containers()} == {False}
-    assert sorted((name, code) for name, code in ends if name in OURS) == [(name, 0) for name in sorted(OURS)]
+        fleet.checkout.run("stop", *whom)
+    stopped = before - fleet.checkout.project.services()
+    assert stopped == ({*OURS} - {"monitor"} if whom else before)
+    assert sorted(name for name, _ in ends) == sorted(stopped)
+    assert {(name, code) for name, code in ends if name in OURS and code != 0} == set()
     assert 137 not in {code for _, code in ends}
     fleet.checkout.run("deploy", "--tag", "t1")
-    load.all_complete()
+    load.all_complete(tool_runs)
 
 
 def test_nothing_is_left_of_what_is_removed(fleet: Fleet) -> None:

@@ -6,7 +6,8 @@
 PATIENCE_SECONDS=120
 
 from_source() { # ARGUMENT...: compose, on the files that people edit
-    ENV_FILE=$env_file TAG=${tag:-$(setting TAG latest)} docker compose --env-file "$env_file" \
+    ENV_FILE=$env_file TAG=${tag:-$(setting TAG latest)} \
+        COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME "unstract-workers-$environment") docker compose --env-file "$env_file" \
         --file "$root/docker/docker-compose.workers.yml" "$@"
 }
 

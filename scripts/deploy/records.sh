@@ -8,7 +8,13 @@ KEPT=10
 prepare_records() {
     records=$root/.deployments/$environment-$target
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/deploy.XXXXXX")
-    trap 'rm -rf "$scratch"' EXIT
+    trap at_end EXIT
+}
+
+at_end() {
+    [[ ! ${folder-} || $(state_of "$folder") != begun ]] || ended "$folder" failed
+    [[ ! ${network-} ]] || away
+    rm -rf "$scratch"
 }
 
 hold_lock() {

@@ -99,7 +99,7 @@ def test_ports_are_published_to_this_machine_alone() -> None:
 
 
 def test_every_variable_of_the_file_is_in_the_sample() -> None:
-    used = set(re.findall(r"\$\{([A-Z_]+)", FILE.read_text())) - {"ENV_FILE", "COMPOSE_PROJECT_NAME"}
+    used = set(re.findall(r"\$\{([A-Z_]+)", FILE.read_text())) - {"ENV_FILE"}
     said = set(re.findall(r"^#?([A-Z_]+)=", SAMPLE.read_text(), re.M))
     assert used - said == set()
 

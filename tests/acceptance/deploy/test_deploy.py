@@ -196,6 +196,8 @@ def test_a_rollback_returns_to_the_deployment_before(fleet: Fleet, load: Load) -
 @pytest.mark.parametrize("how", BROKEN)
 def test_an_update_to_what_does_not_work_takes_itself_back(fleet: Fleet, load: Load, how: str) -> None:
     image = f"{fleet.checkout.name}/file-processing"
+    # What comes in the minutes that this takes is then done soon.
+    fleet.driver.control("PUT", "switches", {"tool_seconds": 0.1})
     docker("build", "--tag", f"{image}:{how}", "-", given=ENTRYPOINT.format(image=f"{image}:t1", does=BROKEN[how]))
     with load:
         wait_for(lambda: len(load.runs) > 3, 30, "work to come in")

@@ -91,8 +91,8 @@ class Checkout:
             return finished(script, code)
 
     def files(self) -> dict[str, str]:
-        """A digest of each file in it, the records of deployments among them. A lock is no record."""
-        paths = sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name != "lock")
+        """A digest of each file in it, the records of deployments among them."""
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 

@@ -6,6 +6,7 @@ uv run pytest tests/acceptance/deploy -m docker
 import os
 import pty
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -140,6 +141,20 @@ def test_containers_that_are_killed_lose_nothing(fleet: Fleet, load: Load) -> No
     load.all_complete()
     fleet.checkout.run("deploy", "--tag", "t1")  # as many of each as the environment's file says
     assert {name: len(project.running(name)) for name in OURS} == dict.fromkeys(OURS, 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may kill the processes of containers from outside")
+def test_workers_that_die_by_themselves_are_started_again(fleet: Fleet, load: Load) -> None:
+    """As when the kernel kills one for its memory: unlike `docker kill`, nobody has asked the engine for it."""
+    with load:
+        wait_for(lambda: len(load.runs) > 1, 30, "work to come in")
+        for service in ("file-processing", "api-deployment", "callback"):
+            (before,) = fleet.checkout.project.containers(service)
+            os.kill(before["State"]["Pid"], signal.SIGKILL)
+    load.all_complete()
+    everything_runs(fleet.checkout, "t1")
+    restarted = [one for one in OURS for each in fleet.checkout.project.containers(one) if each["RestartCount"] == 1]
+    assert sorted(restarted) == ["api-deployment", "callback", "file-processing"]
 
 
 def test_an_update_under_load_loses_nothing(fleet: Fleet, load: Load) -> None:

@@ -87,7 +87,7 @@ main() {
     prepare_records
     case $action in
     images | config | status | logs) ;;
-    *) hold_lock && ask ;;
+    *) ask && hold_lock ;;
     esac
     configure
     case $action in

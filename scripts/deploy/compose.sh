@@ -6,7 +6,8 @@
 PATIENCE_SECONDS=120
 
 from_source() { # ARGUMENT...: compose, on the files that people edit
-    ENV_FILE=$env_file TAG=${tag:-$(setting TAG latest)} docker compose --env-file "$env_file" \
+    ENV_FILE=$env_file TAG=${tag:-$(setting TAG latest)} \
+        COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME "unstract-workers-$environment") docker compose --env-file "$env_file" \
         --file "$root/docker/docker-compose.workers.yml" "$@"
 }
 
@@ -213,7 +214,8 @@ ended_meanwhile() { # CONTAINER
 compose_status() {
     need_compose
     show_records
-    [[ ! $current ]] || recorded "$current" ps --all --format 'table {{.Service}}\t{{.Image}}\t{{.Status}}'
+    [[ $current ]] || current=$(newest)
+    [[ ! -d $current ]] || recorded "$current" ps --all --format 'table {{.Service}}\t{{.Image}}\t{{.Status}}'
 }
 
 compose_logs() {
@@ -237,13 +239,17 @@ compose_stop() {
 }
 
 compose_remove() {
-    local image
+    local image volume
     compose_stop
     if ! everything; then
         run_recorded "$current" rm --force "${these[@]}"
         return 0
     fi
     run_recorded "$current" down --volumes --remove-orphans
+    # Those of profiles that were deployed once, too.
+    while read -r volume; do
+        run docker volume rm "$volume" >/dev/null
+    done < <(docker volume ls --quiet --filter label=com.docker.compose.project="$(sed -n 's/^name: //p' "$current/compose.yml")")
     while read -r image; do
         run docker image rm "$image" >/dev/null 2>&1 || true
     done < <(sed -n 's/^    image: \(.*:.*-[0-9a-f]\{12\}\)$/\1/p' "$records"/*/compose.yml | sort -u)

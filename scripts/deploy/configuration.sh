@@ -36,7 +36,7 @@ check_env_file() {
         if [[ ! -e $path ]]; then
             mistakes+=("$name names $path, which is not there")
         elif [[ -f $path && ! $(find "$path" \( -perm -o=r -o -uid 10001 \)) ]]; then
-            mistakes+=("$name names $path, which the containers' user, 10001, may not read: chmod 444, in a folder of yours alone")
+            mistakes+=("$name names $path, which user 10001, the containers', may not read")
         fi
     done < <([[ $target != compose ]] || grep -E '^[A-Z_]+_FILE=.' "$env_file")
     awk -v drain="$(setting DRAIN_SECONDS 10)" -v grace="$GRACE_SECONDS" 'BEGIN { exit !(drain + 5 <= grace) }' ||

@@ -41,7 +41,6 @@ measure() { # SERVICE...
     base=$(docker image inspect --format '{{.Size}}' "$(setting BASE_IMAGE python:3.13-slim)")
     network=deploy-images-$$
     docker network create "$network" >/dev/null
-    trap away EXIT
     docker run --detach --network "$network" --network-alias redis redis:8 redis-server --protected-mode no >/dev/null ||
         fail "the images are built; to measure them redis:8 is needed"
     printf '%-17s%14s%10s%12s  %s\n' image 'MB over base' seconds 'memory MiB' 'digest of its tree'
@@ -57,7 +56,6 @@ measure() { # SERVICE...
 away() {
     docker ps --all --quiet --filter network="$network" | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
     docker network rm "$network" >/dev/null
-    rm -rf "$scratch"
 }
 
 # `took` becomes the seconds, `memory` the MiB.

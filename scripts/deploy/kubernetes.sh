@@ -26,7 +26,8 @@ need_cluster() {
     local was
     [[ ${context-} ]] || need_context
     was=$(present)
-    [[ ! $was ]] || was=$(sed -n 's/^context //p' "$was/about")
+    [[ $was || $action == deploy ]] || was=$(newest)
+    was=$(sed -n 's/^context //p' "$was/about" 2>/dev/null) || true
     [[ ! $was || $was == "$context" ]] ||
         fail "$environment is deployed in the cluster of context $was, and this is $context: kubectl config use-context $was"
     kube=(kubectl --context "$context")
@@ -202,7 +203,8 @@ kubernetes_status() {
     local kinds=deployments,pods
     need_cluster
     show_records
-    [[ $current ]] || return 0
+    [[ $current ]] || current=$(newest)
+    [[ -d $current ]] || return 0
     settle "$current"
     [[ ! $(each "$current" '{{if eq .kind "ScaledObject"}}there{{end}}') ]] || kinds=deployments,scaledobjects,pods
     "${here[@]}" get "$kinds" --selector app.kubernetes.io/part-of=unstract-workers

@@ -82,6 +82,6 @@ changed() { # FUNCTION FOLDER: with what the function says of each of --workers
 names_in() { # FOLDER...: all that was deployed, but for namespaces, in which the secret is
     local folder
     for folder in "$@"; do
-        [[ ! -e $folder/manifests.yaml ]] || objects "$folder" name
+        [[ ! -s $folder/manifests.yaml ]] || objects "$folder" name
     done | grep -v '^namespace/' | sort -u
 }

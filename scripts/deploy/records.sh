@@ -8,7 +8,13 @@ KEPT=10
 prepare_records() {
     records=$root/.deployments/$environment-$target
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/deploy.XXXXXX")
-    trap 'rm -rf "$scratch"' EXIT
+    trap at_end EXIT
+}
+
+at_end() {
+    [[ ! ${folder-} || $(state_of "$folder") != begun ]] || ended "$folder" failed
+    [[ ! ${network-} ]] || away
+    rm -rf "$scratch"
 }
 
 hold_lock() {
@@ -54,15 +60,19 @@ good() { # the folders of good deployments, the newest first
 
 present() { good | sed -n 1p; }
 
+newest() { printf '%s\n' "$records"/[0-9]* | sort | sed -n '$p'; }
+
+# What is looked at, stopped and removed may also be what a first deployment left that failed.
 need_present() {
     current=$(present)
+    if [[ ! $current && $action =~ ^(logs|stop|remove)$ && -d $(newest) ]]; then current=$(newest); fi
     [[ $current ]] || fail "nothing is deployed to $environment ($target); begin with --action deploy"
 }
 
 # A folder for what is about to be deployed; in a dry run one that is gone afterwards.
 begin() {
     local last
-    last=$(printf '%s\n' "$records"/[0-9]* | sort | sed -n '$p')
+    last=$(newest)
     last=${last##*/}
     [[ $last =~ ^[0-9]+$ ]] || last=0
     folder=$records/$(printf '%04d' $((10#$last + 1)))
@@ -122,7 +132,7 @@ deploy_or_return() { # FOLDER SERVICE...
 }
 
 return_to() { # FOLDER SERVICE...: after a failure of these; the script ends here
-    [[ $1 ]] || fail "the deployment failed, and there is no good one to return to; what runs was left as it is"
+    [[ $1 ]] || fail "the deployment failed, and there is no good one to return to; what runs was left as it is: --action logs, remove"
     say "the deployment failed; returning to the last good one: $(about "$1")"
     if "${target}_roll_out" "$@"; then
         fail "the deployment failed; the last good one, ${1##*/}, is back and ready"
@@ -145,10 +155,10 @@ roll_back() {
 }
 
 show_records() {
-    local folder newest
+    local last
     current=$(present)
-    newest=$(printf '%s\n' "$records"/[0-9]* | sort | sed -n '$p')
+    last=$(newest)
     echo "deployed to $environment ($target): $([[ $current ]] || echo nothing)"
     [[ ! $current ]] || about "$current"
-    [[ ! -d $newest || $newest == "$current" ]] || echo "the last attempt: $(about "$newest")"
+    [[ ! -d $last || $last == "$current" ]] || echo "the last attempt: $(about "$last")"
 }

@@ -20,8 +20,8 @@ _ANSWER_SECONDS = 1.0
 def live_problems(url: str, queues: Sequence[str], queue_type: str, *, alone: bool = False) -> Iterator[str]:
     """What is wrong on that broker with these queues, a line each with its remedy.
 
-    With `alone` only whether anybody but our workers consumes them: a fan-in that others began cannot be finished by ours,
-    nor the other way round.
+    With `alone` only whether anybody but our workers consumes them: what others began to fan out cannot be folded in by
+    ours, nor the other way round.
     """
     try:
         with Connection(url, connect_timeout=_CONNECT_SECONDS) as connection:

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from sandbox.stack import Stack, free_ports, wait_for
-from shared.process_health import PAGES
+from shared.call import WorkerApp
+from shared.process_health import PAGES, ProcessHealth
 from tests.acceptance.conftest import Fleet
 from tests.acceptance.test_executions import documents, finish, watch_until_a_file_is
 
@@ -40,6 +43,23 @@ def number(stack: Stack, name: str, profile: str = "all", /, **labels: str) -> f
     """The sum of the samples of that name with these labels among theirs."""
     samples = (one for family in plain(ask(stack, "/metrics", profile)[1]) for one in family.samples)
     return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+
+@pytest.mark.parametrize(
+    ("worker", "consumes"),
+    [
+        (SimpleNamespace(), False),  # before Celery has made its consumer
+        (SimpleNamespace(consumer=SimpleNamespace(task_consumer=None)), False),  # it has lost its broker
+        (SimpleNamespace(consumer=SimpleNamespace(task_consumer=object())), True),
+    ],
+)
+def test_a_worker_that_does_not_consume_is_not_ready(worker: Any, consumes: bool) -> None:
+    """A deployment waits for this before it goes on to the next."""
+    stopping = SimpleNamespace(is_set=lambda: False)
+    health = ProcessHealth.__new__(ProcessHealth)  # without what it counts in this process
+    health._app = cast("WorkerApp", SimpleNamespace(resources=SimpleNamespace(stopping=stopping)))
+    health._worker, health._checks = worker, {}
+    assert (health.ready().status == 200) is consumes
 
 
 def test_a_worker_says_how_it_is_and_what_it_does(start_fleet: Callable[..., Fleet], tmp_path: Path) -> None:

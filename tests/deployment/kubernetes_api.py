@@ -157,7 +157,7 @@ class Cluster:
         wanted, image = deployment["spec"]["replicas"], image_of(deployment)
         generation = deployment["metadata"]["generation"]
         status = {"observedGeneration": generation, "replicas": wanted, "updatedReplicas": wanted}
-        if any(word in image for word in (*WAITING, "stuck")):
+        if wanted and any(word in image for word in (*WAITING, "stuck")):
             self._pods(key, deployment, f"{key[2]}-{generation}", 1, keep=True)
             stuck = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
             deployment["status"] = status | {"updatedReplicas": 1, "conditions": [stuck] * ("stuck" in image)}

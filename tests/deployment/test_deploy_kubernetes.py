@@ -244,6 +244,16 @@ def test_an_update_that_fails_is_taken_back(deployed: Site, tag: str, reason: st
     assert deployed.records() == {"0001": "good", "0002": "failed"}
 
 
+def test_a_first_deployment_that_fails_is_left_to_be_looked_at_and_can_be_removed(site: Site) -> None:
+    assert "there is no good one to return to" in site.failed("deploy", "--tag", "2-broken")
+    assert site.cluster.images() == {"callback": "unstract-workers/callback:2-broken"}
+    shown = site.done("status")
+    assert "0001 (failed" in shown
+    assert "pod/callback-1-0" in shown
+    site.done("remove")
+    assert (site.cluster.images(), site.folder.exists()) == ({}, False)
+
+
 @pytest.mark.parametrize(
     ("tag", "reason"), [("2-unfit", "the log of check-pod-0"), ("2-missing", "check-pod-0 is in ImagePullBackOff")]
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 _DOCKER = shutil.which("docker") or "docker"
 _FOLDER = Path(__file__).parent / "servers"
+BASE = os.environ.get("BASE_IMAGE", "python-base:local")
 # By what `docker-compose.workers.yml` calls them. Grafana has no stand-in: there is no package of it to make one from.
 IMAGES = {
     "rabbitmq:4-management": "rabbitmq",
@@ -21,20 +22,19 @@ IMAGES = {
 
 def provide() -> None:
     """Have the engine get each of them that it has not got yet; what it does is shown."""
-    base = os.environ.get("BASE_IMAGE", "python-base:local")
     for image, name in IMAGES.items():
         if not _is_there(image):
             # A base that is called local was made where nothing can be pulled.
-            _docker(*(_build(image, name, base) if base.endswith(":local") else ["pull", image]))
+            _docker(*(_build(image, name) if BASE.endswith(":local") else ["pull", image]))
 
 
 def _is_there(image: str) -> bool:
     return subprocess.run([_DOCKER, "image", "inspect", image], capture_output=True, check=False).returncode == 0
 
 
-def _build(image: str, name: str, base: str) -> list[str]:
+def _build(image: str, name: str) -> list[str]:
     file = str(_FOLDER / f"{name}.Dockerfile")
-    argument = f"BASE_IMAGE={base}"
+    argument = f"BASE_IMAGE={BASE}"
     return ["build", "--network", "host", "--build-arg", argument, "--file", file, "--tag", image, str(_FOLDER)]
 
 

@@ -21,18 +21,36 @@ need_secret() { # FOLDER
 check_from_inside() { # FOLDER SERVICE
     local layout asked ended=0 off=(delete --ignore-not-found --cascade=foreground job/check networkpolicy/check)
     layout=$(ours_in "$1" | grep -vx -e beat -e monitor | tr - _ | paste -s -d ,)
-    asked="workers routing verify --profiles $layout"
+    asked="'routing verify --profiles $layout', check"
     case $(setting TAKEOVER no) in
-    no) asked+=" && workers check" ;;
-    verify) asked+=" && workers check && { $asked --broker || true; }" ;;
-    *) asked+=" && workers check && $asked --broker --alone" ;;
+    no) ;;
+    verify) asked+=", '-routing verify --profiles $layout --broker'" ;; # which is shown, and no reason to end
+    *) asked+=", 'routing verify --profiles $layout --broker --alone'" ;;
     esac
     mkdir -p "$scratch/check"
     upon "$1" check >"$scratch/check/manifests.yaml" <<END || return 1
 namespace: $namespace
 patches:
-$(merge "$2" "{template: {spec: {restartPolicy: Never, serviceAccountName: null, containers: [{name: $2,
-    command: [sh, -c, \"$asked\"], args: null, ports: null, startupProbe: null, livenessProbe: null, readinessProbe: null}]}}}")
+- target: {kind: Deployment, name: $2}
+  patch: |
+    apiVersion: apps/v1
+    kind: Deployment
+    metadata: {name: $2}
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          serviceAccountName: null
+          containers:
+          - name: $2
+            # An image needs no shell.
+            command: [python, -c, 'import subprocess, sys; sys.exit(any([subprocess.call(["workers", *said.lstrip("-").split()])
+              and said[0] != "-" for said in sys.argv[1:]]))']
+            args: [$asked]
+            ports: null
+            startupProbe: null
+            livenessProbe: null
+            readinessProbe: null
 replacements:
 - source: {kind: Deployment, name: $2, fieldPath: spec.template.spec}
   targets: [{select: {kind: Job, name: check}, fieldPaths: [spec.template.spec], options: {create: true}}]

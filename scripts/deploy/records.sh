@@ -145,13 +145,15 @@ roll_back() {
     need_present
     before=$(good | sed -n 2p)
     [[ $before ]] || fail "there is no good deployment before ${current##*/} to return to"
+    everything || wrong "--action rollback returns to a whole deployment: leave --workers away"
+    choose "$before"
     say "from $(about "$current") back to $(about "$before")"
-    if "${target}_roll_out" "$before" "${ORDER[@]}"; then
+    if "${target}_roll_out" "$before" "${these[@]}"; then
         ended "$current" withdrawn
         $dry_run || say "deployed: $(about "$before")"
         return 0
     fi
-    return_to "$current" "${ORDER[@]}"
+    return_to "$current" "${these[@]}"
 }
 
 show_records() {

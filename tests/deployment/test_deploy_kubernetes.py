@@ -6,6 +6,7 @@ import os
 import pty
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.deployment.kubernetes_site import KEYS, Site, made, point
 from tests.deployment.manifests import NAME, ROOT, check, container, unrestricted
 
 ORDER = ("callback", "file-processing", "general", "api-deployment", "beat", "monitor")
+VERIFY = "routing verify --profiles callback,file_processing,general,api_deployment"
 First = Callable[[str], Site]
 
 
@@ -76,14 +78,10 @@ def test_the_check_is_a_pod_like_the_workers_that_runs_once(first: First, enviro
         check(given, version)
     assert list(unrestricted(pod)) == []
     assert (pod["spec"]["restartPolicy"], job["spec"]["backoffLimit"]) == ("Never", 0)
-    assert container(pod)["command"] == [
-        "sh",
-        "-c",
-        "workers routing verify --profiles callback,file_processing,general,api_deployment && workers check",
-    ]
+    assert container(pod)["args"] == [VERIFY, "check"]
     same = ("image", "envFrom", "volumeMounts", "securityContext", "resources")
     assert [container(pod)[key] for key in same] == [container(worker)[key] for key in same]
-    assert not {"args", "ports", "startupProbe", "livenessProbe", "readinessProbe"} & container(pod).keys()
+    assert not {"ports", "startupProbe", "livenessProbe", "readinessProbe"} & container(pod).keys()
     assert pod["spec"]["volumes"] == worker["spec"]["volumes"]
     assert pod["metadata"]["labels"][NAME] == "check"
     # It was there while it was needed, with the ways out that a worker has, and is gone.
@@ -330,16 +328,29 @@ def test_production_asks_and_names_the_cluster(site: Site) -> None:
     assert site.cluster.written == []
 
 
+@pytest.mark.parametrize(("broken", "code"), [("", 0), ("check", 1), ("--broker", 0), ("verify", 1)])
+def test_the_check_asks_everything_without_a_shell(first: First, tmp_path: Path, broken: str, code: int) -> None:
+    """What it names with a `-` is shown, and may fail."""
+    (job,) = first("development").cluster.jobs
+    program, *argv = container(job["spec"]["template"])["command"]
+    assert program == "python"
+    workers = tmp_path / "workers"
+    workers.write_text(f'#!/bin/sh\necho "$@"; case "$* " in *"{broken or "nothing"} "*) exit 3;; esac\n')
+    workers.chmod(0o755)
+    asked = [sys.executable, *argv, "routing verify", "check", "-routing --broker"]
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    ran = subprocess.run(asked, env=path, capture_output=True, text=True, check=False)
+    assert ran.stdout.splitlines() == ["routing verify", "check", "routing --broker"]
+    assert ran.returncode == code
+
+
 @pytest.mark.parametrize(
-    ("takeover", "beside"),
-    [("verify", "&& { {verify} --broker || true; }"), ("share", "&& {verify} --broker --alone")],
+    ("takeover", "beside"), [("verify", f"-{VERIFY} --broker"), ("share", f"{VERIFY} --broker --alone")]
 )
 def test_beside_the_workers_of_another_platform(site: Site, takeover: str, beside: str) -> None:
     said = site.done("deploy", TAKEOVER=takeover)
-    verify = "workers routing verify --profiles callback,file_processing,general,api_deployment"
     (job,) = site.cluster.jobs
-    asked = container(job["spec"]["template"])["command"][2]
-    assert asked == f"{verify} && workers check {beside.replace('{verify}', verify)}"
+    assert container(job["spec"]["template"])["args"] == [VERIFY, "check", beside]
     if takeover == "verify":
         assert "no worker was started" in said
         assert (site.cluster.told, site.records()) == ([], {})

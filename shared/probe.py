@@ -12,6 +12,7 @@ from shared.overrides import health_port, overridden
 from shared.variables import SettingsError
 
 _PATIENCE_SECONDS = 5.0  # /readyz may take four of them
+_MOST_BYTES = 10_000
 _OTHERS = {"beat": BEAT_HEALTH_PORT, "monitor": MONITOR_HEALTH_PORT}
 
 
@@ -28,26 +29,26 @@ def port_of(name: str) -> int:
     return found
 
 
-def status_of(port: int, page: str) -> int:
-    """What HTTP says of that page on this machine.
+def asked(port: int, page: str) -> tuple[int, str]:
+    """The status of that page on this machine, and what it says.
 
     Raises:
         OSError: nobody answers in time.
     """
     with socket.create_connection(("127.0.0.1", port), _PATIENCE_SECONDS) as connection:
         connection.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
-        _, _, rest = connection.makefile("rb").readline().partition(b" ")
-    return int(rest[:3] or 0)
+        head, _, body = connection.makefile("rb").read(_MOST_BYTES).partition(b"\r\n\r\n")
+    return int(head.partition(b" ")[2][:3] or 0), body.decode(errors="replace").strip()
 
 
 def main(name: str, page: str = "/livez") -> None:
     """Exit with 0 if that page says that all is well, else with 1 and the reason."""
     try:
-        status = status_of(port_of(name), page)
+        status, said = asked(port_of(name), page)
     except (ValueError, SettingsError, OSError) as error:
         sys.exit(f"{name}: {error}")
     if status != 200:
-        sys.exit(f"{name}: {page} answers {status or 'nothing'}")
+        sys.exit(f"{name}: {page} answers {status or 'nothing'}: {said}")
 
 
 if __name__ == "__main__":

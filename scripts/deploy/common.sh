@@ -32,6 +32,15 @@ run() {
     fi
 }
 
+# The same, when what it says does not matter, and whether it works neither.
+run_quietly() {
+    if $dry_run; then
+        run "$@"
+    else
+        "$@" >/dev/null 2>&1 || true
+    fi
+}
+
 needs() { # PROGRAM WHY
     command -v "$1" >/dev/null || fail "$1 is not installed here: $2"
 }

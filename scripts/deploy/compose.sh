@@ -4,9 +4,14 @@
 # deployment can be returned to whatever has become of the environment's file, the checkout, or a tag.
 
 PATIENCE_SECONDS=120
+# What is ready must still be there after this time.
+SETTLE_SECONDS=10
+PUBLISHED='(BACKEND|PROMETHEUS|GRAFANA|FLOWER)_PORT'
 
 from_source() { # ARGUMENT...: compose, on the files that people edit
-    ENV_FILE=$env_file TAG=${tag:-$(setting TAG latest)} \
+    # What is compose's alone is kept from the containers: it would make new ones of all whenever it changes.
+    grep -vE "^(COMPOSE_[A-Z_]+|TAKEOVER|TAG|IMAGE_PREFIX|BASE_IMAGE|[A-Z_]+_(REPLICAS|FILE)|$PUBLISHED)=" "$env_file" >"$scratch/env"
+    ENV_FILE=$scratch/env TAG=${tag:-$(setting TAG latest)} \
         COMPOSE_PROJECT_NAME=$(setting COMPOSE_PROJECT_NAME "unstract-workers-$environment") docker compose --env-file "$env_file" \
         --file "$root/docker/docker-compose.workers.yml" "$@"
 }
@@ -14,6 +19,8 @@ from_source() { # ARGUMENT...: compose, on the files that people edit
 recorded() { # FOLDER ARGUMENT...: compose, on a recorded file
     local folder=$1
     shift
+    # What another layout has left runs on until this one is ready.
+    [[ " $* " == *' --remove-orphans '* ]] || local -x COMPOSE_IGNORE_ORPHANS=true
     COMPOSE_PROFILES='*' docker compose --file "$folder/compose.yml" "$@"
 }
 
@@ -39,6 +46,35 @@ image_of() { # FOLDER SERVICE
         "$1/compose.yml"
 }
 
+# What compose has resolved: these services alone, all unless said, and no dependency on one that is not there, which it
+# does not take back.
+tidy() { # FILE [SERVICE]...
+    awk -v kept=" ${*:2} " '
+        FNR == 1 { pass++ }
+        /^[^ ]/ { section = $1; service = "" }
+        section != "services:" { if (pass == 2) print; next }
+        /^  [^ ]/ { service = substr($1, 1, length($1) - 1); here = kept == "  " || index(kept, " " service " "); dependencies = 0 }
+        pass == 1 { if (service != "" && here) there[service]; next }
+        service != "" && !here { next }
+        /^    [^ ]/ { dependencies = $1 == "depends_on:"; held = $0 "\n" }
+        dependencies && /^      [^ ]/ { listed = substr($1, 1, length($1) - 1) in there; if (listed) { printf "%s", held; held = "" } }
+        !dependencies || (listed && !/^    [^ ]/)
+    ' "$1" "$1"
+}
+
+# A label that changes with the files of its secrets, so that a deployment makes a new container of what has read the old ones.
+secrets_of() { # FOLDER SERVICE
+    awk -v wanted="$2:" '
+        FNR == 1 { pass++ }
+        /^[^ ]/ { section = $1 }
+        /^  [^ ]/ { name = $1 }
+        pass == 1 && section == "secrets:" && $1 == "file:" { file[substr(name, 1, length(name) - 1)] = substr($0, index($0, ": ") + 2) }
+        pass == 2 && section == "services:" && name == wanted && $1 == "-" && $2 == "source:" && $3 in file { print file[$3] }
+    ' "$1/compose.yml" "$1/compose.yml" | sort | while IFS= read -r path; do
+        [[ ! -f $path ]] || stat --dereference --format '%n %s %.Y' "$path"
+    done | cksum | tr -d ' '
+}
+
 others_in() { compose_services "$1" | grep -vxF "$(printf '%s\n' "${ORDER[@]}")" || true; }
 
 # A tag that is moved, or an image that is pruned, must not change what a deployment was: each image gets a tag of its own.
@@ -53,8 +89,16 @@ pin() { # REFERENCE
         run docker pull "$1" || fail "there is no image $1: build it with --action images, or push it where it is pulled from"
     fi
     id=$(docker image inspect --format '{{.Id}}' "$1" 2>/dev/null) || id=sha256:not-built-yet
-    image=$1-${id:7:12}
+    image=$1-$environment-${id:7:12}
     run docker tag "$1" "$image"
+}
+
+# Tags of their own that no record names any more.
+unpin() {
+    local image
+    while IFS= read -r image; do
+        grep -qsF "image: $image" "$records"/*/compose.yml || run_quietly docker image rm "$image"
+    done < <(docker image ls --format '{{.Repository}}:{{.Tag}}' | grep -E -- "-$environment-[0-9a-f]{12}\$")
 }
 
 compose_config() {
@@ -62,29 +106,35 @@ compose_config() {
     from_source config
 }
 
+# Of ours those that are chosen, and those that are deployed already, with the images that they have.
 compose_deploy() {
-    local name was
+    local name was kept=()
     need_compose
     begin
     current=$(present)
-    from_source config >"$folder/compose.yml" || fail "docker compose does not take the configuration"
+    from_source config >"$scratch/source.yml" || fail "docker compose does not take the configuration"
+    tidy "$scratch/source.yml" >"$folder/compose.yml"
     choose "$folder"
     {
         echo services:
         for name in $(compose_services "$folder"); do
             was=''
             [[ ! $current ]] || was=$(image_of "$current" "$name")
+            image=$(image_of "$folder" "$name")
             if [[ " ${these[*]} backend flower " == *" $name "* ]]; then
-                pin "$(image_of "$folder" "$name")" >&2
-            else
-                [[ $was && " ${ORDER[*]} " == *" $name "* ]] || continue
+                pin "$image" >&2
+            elif [[ " ${ORDER[*]} " == *" $name "* ]]; then
+                [[ $was ]] || continue
                 image=$was
             fi
-            echo "  $name: {image: \"$image\"}"
+            kept+=("$name")
+            echo "  $name: {image: \"$image\", labels: {workers.secrets: \"$(secrets_of "$folder" "$name")\"}}"
         done
     } >"$scratch/override.yml"
-    from_source --file "$scratch/override.yml" config >"$folder/compose.yml"
+    from_source --file "$scratch/override.yml" config >"$scratch/source.yml"
+    tidy "$scratch/source.yml" "${kept[@]}" >"$folder/compose.yml"
     deploy_or_return "$folder" "${these[@]}"
+    [[ " ${kept[*]} " != *' backend '* ]] || $dry_run || say "the backend answers on http://$(recorded "$folder" port backend 8000)"
 }
 
 # The present deployment, with something else said of those of --workers.
@@ -160,27 +210,28 @@ compose_beside_others() { # FOLDER SERVICE PROFILES
     esac
 }
 
-compose_unprepare() { servers_up "$1"; } # FOLDER: the last good one
+compose_common() { servers_up "$1"; } # FOLDER
 
-# One service after the other, each of which must be ready before the next.
+# One service after the other, each of which must be ready before the next; and then a second look at all of them.
 compose_roll_out() { # FOLDER SERVICE...
-    local folder=$1 name ours
+    local folder=$1 name mine=()
+    declare -A restarts=()
     shift
-    mapfile -t ours < <(ours_in "$folder")
-    for name in "${ours[@]}"; do
-        [[ " $* " == *" $name "* ]] || continue
+    for name in $(ours_in "$folder"); do [[ " $* " != *" $name "* ]] || mine+=("$name"); done
+    for name in "${mine[@]}"; do
         say "$name: $(image_of "$folder" "$name")"
         run_recorded "$folder" up --detach --no-build --no-deps "$name" || return 1
         $dry_run || compose_await "$folder" "$name" || return 1
     done
+    $dry_run || [[ ! $action =~ ^(deploy|update)$ ]] || sleep "$SETTLE_SECONDS"
+    for name in "${mine[@]}"; do $dry_run || compose_await "$folder" "$name" || return 1; done
     # What is in the file no more, since another profile is deployed, say.
-    run_recorded "$folder" up --detach --no-build --no-deps --no-recreate --remove-orphans "${ours[0]}"
+    run_recorded "$folder" up --detach --no-build --no-deps --no-recreate --remove-orphans "${mine[0]}"
 }
 
 # Until every container of a service is ready, which for a worker means that it consumes. One that ends is not waited for.
 compose_await() { # FOLDER SERVICE
-    local id ids ready said='' until=$((SECONDS + PATIENCE_SECONDS))
-    declare -A restarts=()
+    local id ids ready until=$((SECONDS + PATIENCE_SECONDS))
     while ((SECONDS < until)); do
         mapfile -t ids < <(recorded "$1" ps --all --quiet "$2")
         ready=0
@@ -192,13 +243,16 @@ compose_await() { # FOLDER SERVICE
             fi
             ! docker exec "$id" python -P -m shared.probe "${2//-/_}" /readyz >/dev/null 2>&1 || ready=$((ready + 1))
         done
-        [[ $said == "$ready" ]] || say "$2: $ready of ${#ids[@]} ready"
-        said=$ready
+        [[ ${seen-} == "$2 $ready" ]] || say "$2: $ready of ${#ids[@]} ready"
+        seen="$2 $ready"
         ((ready < ${#ids[@]})) || return 0
         sleep 0.5
     done
-    say "$2 was not ready within $PATIENCE_SECONDS s; the end of its log:"
-    recorded "$1" logs --no-log-prefix --tail 20 "$2" >&2
+    say "$2 was not ready within $PATIENCE_SECONDS s; the end of its log, and what it says of itself:"
+    for id in "${ids[@]}"; do
+        docker logs --tail 10 "$id" >&2
+        docker exec "$id" python -P -m shared.probe "${2//-/_}" /readyz >&2 || true
+    done
     return 1
 }
 
@@ -239,7 +293,7 @@ compose_stop() {
 }
 
 compose_remove() {
-    local image volume
+    local volume
     compose_stop
     if ! everything; then
         run_recorded "$current" rm --force "${these[@]}"
@@ -247,12 +301,10 @@ compose_remove() {
     fi
     run_recorded "$current" down --volumes --remove-orphans
     # Those of profiles that were deployed once, too.
-    while read -r volume; do
-        run docker volume rm "$volume" >/dev/null
+    while IFS= read -r volume; do
+        run_quietly docker volume rm "$volume"
     done < <(docker volume ls --quiet --filter label=com.docker.compose.project="$(sed -n 's/^name: //p' "$current/compose.yml")")
-    while read -r image; do
-        run docker image rm "$image" >/dev/null 2>&1 || true
-    done < <(sed -n 's/^    image: \(.*:.*-[0-9a-f]\{12\}\)$/\1/p' "$records"/*/compose.yml | sort -u)
     run rm -rf "$records"
+    unpin
     $dry_run || say "removed, with all data; kept: docker/$environment.env, and the files of its secrets"
 }

@@ -8,8 +8,6 @@ GRACE_SECONDS=30
 setting() { # NAME DEFAULT: of this process's environment, or else of the environment's file
     local found=${!1-}
     [[ $found || ! -r $env_file ]] || found=$(sed -n "s/^$1=//p" "$env_file" | tail -n 1)
-    found=${found#[\"\']}
-    found=${found%[\"\']}
     printf '%s' "${found:-$2}"
 }
 
@@ -23,8 +21,19 @@ configure() {
     check_env_file
 }
 
+# What compose and this script would read differently is refused, rather than guessed.
 check_env_file() {
     local name path mistakes=()
+    ! grep -q $'\r' "$env_file" || fail "${env_file#"$root/"} has Windows line ends: sed -i 's/\r$//' ${env_file#"$root/"}"
+    while IFS= read -r name; do
+        mistakes+=("line $name is neither NAME=VALUE nor a comment")
+    done < <(grep -nvE '^([A-Z][A-Z0-9_]*=.*|#.*|[[:space:]]*)$' "$env_file" | cut -d : -f 1)
+    while IFS= read -r name; do
+        mistakes+=("$name: write its value without quotes, and no comment behind it")
+    done < <(sed -n -E "s/^([A-Z_]+_FILE|TAG|TAKEOVER|DRAIN_SECONDS|IMAGE_PREFIX|BASE_IMAGE|COMPOSE_[A-Z_]+)=([\"'].*|.*[[:space:]].*)$/\1/p" "$env_file")
+    while IFS= read -r name; do
+        mistakes+=("$name must be a whole number")
+    done < <(sed -n -E '/_REPLICAS=[0-9]+$/d; s/^([A-Z_]+_REPLICAS)=.+$/\1/p' "$env_file")
     while IFS= read -r name; do
         mistakes+=("$name is empty")
     done < <(sed -n 's/^\([A-Z_]*\)=[[:space:]]*$/\1/p' "$env_file")
@@ -35,11 +44,14 @@ check_env_file() {
         [[ $path == /* ]] || path=$root/docker/$path
         if [[ ! -e $path ]]; then
             mistakes+=("$name names $path, which is not there")
+        elif [[ -d $path ]]; then
+            mistakes+=("$name names $path, which is a folder")
         elif [[ -f $path && ! $(find "$path" \( -perm -o=r -o -uid 10001 \)) ]]; then
             mistakes+=("$name names $path, which user 10001, the containers', may not read")
         fi
     done < <([[ $target != compose ]] || grep -E '^[A-Z_]+_FILE=.' "$env_file")
-    awk -v drain="$(setting DRAIN_SECONDS 10)" -v grace="$GRACE_SECONDS" 'BEGIN { exit !(drain + 5 <= grace) }' ||
+    awk -v drain="$(setting DRAIN_SECONDS 10)" -v grace="$GRACE_SECONDS" \
+        'BEGIN { exit !(drain ~ /^[0-9.]+$/ && drain + 5 <= grace) }' ||
         mistakes+=("DRAIN_SECONDS must be 5 below the grace of a container, $GRACE_SECONDS, or it is killed at its work")
     [[ $(setting TAKEOVER no) =~ ^(no|verify|share|all)$ ]] || mistakes+=("TAKEOVER must be verify, share, all or no")
     ((!${#mistakes[@]})) || fail "${env_file#"$root/"} is not right:$(printf '\n  %s' "${mistakes[@]}")"

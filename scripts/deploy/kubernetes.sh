@@ -137,7 +137,7 @@ kubernetes_prepare() { # FOLDER SERVICE...
     done
 }
 
-kubernetes_unprepare() { apply_common "$1"; } # FOLDER: the last good one
+kubernetes_common() { settle "$1" && apply_common "$1"; } # FOLDER
 
 pods_of() { "${here[@]}" get pods --selector "$OURS in ($1)" --output 'jsonpath={.items[*].metadata.name}'; } # SERVICE[,SERVICE]...
 

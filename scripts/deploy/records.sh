@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # the variables of deploy.sh
 # What was deployed: a folder for each deployment, with all that it takes to deploy it again. Its file `state` says what became
-# of it: begun, good, failed, or withdrawn by a rollback. The present deployment is the last good one.
+# of it: begun, good, refused by its check, failed, returned from after that, or withdrawn by a rollback. The present deployment
+# is the last good one.
 
 KEPT=10
 
@@ -20,7 +21,7 @@ at_end() {
 hold_lock() {
     ! $dry_run || return 0
     needs flock "it keeps two runs apart"
-    mkdir -p "$records"
+    mkdir -p "$records" && [[ -w $records ]] || fail "$records cannot be written: deployments are written down there"
     exec {lock}>>"$records/lock"
     flock -n "$lock" || fail "another run is at work on $environment ($target); wait until it has ended"
 }
@@ -53,7 +54,7 @@ state_of() { cat "$1/state" 2>/dev/null || echo none; }
 
 good() { # the folders of good deployments, the newest first
     local folder
-    for folder in $(printf '%s\n' "$records"/[0-9]* | sort -r); do
+    printf '%s\n' "$records"/[0-9]* | sort -r | while IFS= read -r folder; do
         [[ $(state_of "$folder") != good ]] || printf '%s\n' "$folder"
     done
 }
@@ -102,9 +103,10 @@ about() { # FOLDER: one line of it
 # What is older than the newest is not returned to.
 forget() {
     local folder
-    for folder in $(printf '%s\n' "$records"/[0-9]* | sort -r | tail -n +$((KEPT + 1))); do
+    printf '%s\n' "$records"/[0-9]* | sort -r | tail -n +$((KEPT + 1)) | while IFS= read -r folder; do
         [[ $folder == "$(present)" ]] || rm -rf "$folder"
     done
+    [[ $target != compose ]] || unpin
 }
 
 # Roll out a folder; if that fails, return to the last good one.
@@ -113,8 +115,8 @@ deploy_or_return() { # FOLDER SERVICE...
     shift
     last=$(present)
     if ! "${target}_prepare" "$folder" "$@"; then
-        ended "$folder" failed
-        [[ ! $last ]] || "${target}_unprepare" "$last" || true
+        ended "$folder" refused
+        [[ ! $last ]] || "${target}_common" "$last" || true
         fail "the check failed; none of our processes was changed"
     fi
     if [[ $(setting TAKEOVER no) == verify ]]; then
@@ -134,7 +136,8 @@ deploy_or_return() { # FOLDER SERVICE...
 return_to() { # FOLDER SERVICE...: after a failure of these; the script ends here
     [[ $1 ]] || fail "the deployment failed, and there is no good one to return to; what runs was left as it is: --action logs, remove"
     say "the deployment failed; returning to the last good one: $(about "$1")"
-    if "${target}_roll_out" "$@"; then
+    if "${target}_common" "$1" && "${target}_roll_out" "$@"; then
+        [[ $(state_of "$(newest)") != failed ]] || ended "$(newest)" returned
         fail "the deployment failed; the last good one, ${1##*/}, is back and ready"
     fi
     fail "the deployment failed, and so did the return to ${1##*/}; look at --action status and --action logs"
@@ -144,15 +147,20 @@ roll_back() {
     local before
     need_present
     before=$(good | sed -n 2p)
+    # What was broken off, or could not be returned from, is what is left behind.
+    if [[ $(state_of "$(newest)") =~ ^(begun|failed)$ ]]; then
+        before=$current current=$(newest)
+    fi
     [[ $before ]] || fail "there is no good deployment before ${current##*/} to return to"
     everything || wrong "--action rollback returns to a whole deployment: leave --workers away"
     choose "$before"
     say "from $(about "$current") back to $(about "$before")"
-    if "${target}_roll_out" "$before" "${these[@]}"; then
+    if "${target}_common" "$before" && "${target}_roll_out" "$before" "${these[@]}"; then
         ended "$current" withdrawn
         $dry_run || say "deployed: $(about "$before")"
         return 0
     fi
+    [[ $(state_of "$current") == good ]] || fail "the rollback to ${before##*/} failed; look at --action status and --action logs"
     return_to "$current" "${these[@]}"
 }
 

@@ -78,6 +78,8 @@ def sampled(text: str) -> str:
     lines = []
     for said, reader in _settings():
         name = f"{said['name']}_FILE" if takes_file(said["parse"]) else said["name"]
+        if f"\n{name}=" in above:
+            continue  # said there already, for what compose makes of it
         # Flower need not run.
         needed = said["default"] is None and not said["optional"] and reader != "flower"
         lines += [f"\n# {said['about']} ({reader})", f"{'' if needed else '#'}{name}={said['default'] or ''}"]

@@ -84,7 +84,8 @@ class Site:
 
 @contextmanager
 def made(tree: Path) -> Iterator[Site]:
-    """Nothing deployed; the settings filled in, and the secret made."""
+    """Nothing deployed; the settings filled in, and the secret made. People have blanks in their paths."""
+    tree = tree / "a check out"
     if shutil.which("kubectl") is None:
         without("kubectl is not installed; it is in Debian's package kubernetes-client")
     shutil.copytree(ROOT / "scripts", tree / "scripts", ignore=shutil.ignore_patterns("__pycache__"))

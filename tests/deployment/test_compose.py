@@ -139,3 +139,96 @@ def test_a_key_that_is_not_set_is_an_error_that_names_it(tmp_path: Path) -> None
         argv, env={**environment, **dict.fromkeys(needed, "/dev/null")}, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+RECORDS = """
+set -euo pipefail
+root=$1 environment=staging target=compose dry_run=false
+for part in common records compose; do source "$root/scripts/deploy/$part.sh"; done
+records=$root/.deployments/staging-compose
+docker() { :; }
+"""
+
+
+def in_script(root: Path, said: str) -> str:
+    """What that prints among the parts of deploy.sh, where there is no engine."""
+    ran = subprocess.run(
+        ["/bin/bash", "-c", RECORDS + said, "bash", str(root)], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_old_records_are_forgotten_and_nothing_beside_them(tmp_path: Path) -> None:
+    """Not even where the path of the checkout has a blank in it."""
+    root, beside = tmp_path / "my dir", tmp_path / "my"
+    beside.mkdir()
+    shutil.copytree(ROOT / "scripts" / "deploy", root / "scripts" / "deploy")
+    for number in range(1, 15):
+        folder = root / ".deployments" / "staging-compose" / f"{number:04}"
+        folder.mkdir(parents=True)
+        (folder / "state").write_text("good" if number == 1 else "failed")
+    assert in_script(root, 'forget; present; newest; ls "$records"').splitlines() == [
+        str(root / ".deployments/staging-compose/0001"),
+        str(root / ".deployments/staging-compose/0014"),
+        "0001",
+        *(f"{number:04}" for number in range(5, 15)),
+    ]
+    assert beside.exists()
+
+
+RESOLVED = """\
+name: x
+services:
+  beat:
+    image: a/beat:1
+    depends_on:
+      backend:
+        condition: service_healthy
+        required: false
+      redis:
+        condition: service_healthy
+        required: false
+    secrets:
+      - source: key
+        target: /run/secrets/key
+    labels:
+      a: b
+  general:
+    depends_on:
+      redis:
+        condition: service_healthy
+    image: a/general:1
+  redis:
+    image: redis:8
+secrets:
+  backend:
+    name: x_backend
+    file: {file}
+  key:
+    name: x_key
+    file: {file}
+"""
+
+
+def test_a_record_names_no_service_that_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "all.yml").write_text(RESOLVED)
+    tidied = [yaml.safe_load(in_script(ROOT, f"tidy {tmp_path}/all.yml {kept}")) for kept in ("", "beat redis", "beat")]
+    assert [list(one["services"]) for one in tidied] == [["beat", "general", "redis"], ["beat", "redis"], ["beat"]]
+    assert [list(one["services"]["beat"].get("depends_on", {})) for one in tidied] == [["redis"], ["redis"], []]
+    whole = yaml.safe_load(RESOLVED)
+    assert tidied[0]["services"]["general"] == whole["services"]["general"]
+    for one in tidied:
+        assert one["services"]["beat"] | {"depends_on": ""} == whole["services"]["beat"] | {"depends_on": ""}
+        assert one["secrets"] == whole["secrets"]
+
+
+def test_a_service_is_labelled_by_the_files_of_its_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "a key"
+    file.write_text("one")
+    (tmp_path / "compose.yml").write_text(RESOLVED.format(file=file))
+    first, other = (in_script(ROOT, f"secrets_of {tmp_path} {name}") for name in ("beat", "general"))
+    assert in_script(ROOT, f"secrets_of {tmp_path} beat") == first != other
+    file.write_text("another")
+    assert in_script(ROOT, f"secrets_of {tmp_path} beat") != first
+    assert in_script(ROOT, f"secrets_of {tmp_path} general") == other

@@ -134,19 +134,26 @@ def test_all_that_is_wrong_with_an_environment_is_said_at_once(copied: Path) -> 
     closed = copied / "docker" / "key"
     closed.write_text("secret")
     closed.chmod(0o600)
+    (copied / "docker" / "folder").mkdir()
     text = text.replace("\nCELERY_BROKER_URL_FILE=", "\nCELERY_BROKER_URL_FILE=/nowhere/broker", 1)
     text = text.replace("\nINTERNAL_SERVICE_API_KEY_FILE=", "\nINTERNAL_SERVICE_API_KEY_FILE=./key", 1)
-    text = text.replace("\n#DRAIN_SECONDS=10", "\nDRAIN_SECONDS=40").replace("\n#TAKEOVER=no", "\nTAKEOVER=maybe")
+    text = text.replace("\n#WEBHOOK_SIGNING_KEY_FILE=", "\nWEBHOOK_SIGNING_KEY_FILE=./folder")
+    text = text.replace("\n#TAG=latest", '\nTAG="1.0"').replace("\n#ALL_REPLICAS=1", "\nALL_REPLICAS=-1\nexport A=B")
+    text = text.replace("\n#DRAIN_SECONDS=10", "\nDRAIN_SECONDS=ten").replace("\n#TAKEOVER=no", "\nTAKEOVER=maybe")
     (copied / "docker" / "staging.env").write_text(text)
     ran = deploy(copied, "--environment", "staging", "--action", "deploy")
     assert ran.returncode == 1
     assert ran.stderr.splitlines() == [
         "deploy.sh: docker/staging.env is not right:",
+        f"  line {text.splitlines().index('export A=B') + 1} is neither NAME=VALUE nor a comment",
+        "  TAG: write its value without quotes, and no comment behind it",
+        "  ALL_REPLICAS must be a whole number",
         "  CACHE_REDIS_PASSWORD_FILE is empty",
         "  CACHE_REDIS_HOST is empty",
         "  INTERNAL_API_BASE_URL is empty",
         "  CELERY_BROKER_URL_FILE names /nowhere/broker, which is not there",
         f"  INTERNAL_SERVICE_API_KEY_FILE names {copied}/docker/./key, which user 10001, the containers', may not read",
+        f"  WEBHOOK_SIGNING_KEY_FILE names {copied}/docker/./folder, which is a folder",
         "  DRAIN_SECONDS must be 5 below the grace of a container, 30, or it is killed at its work",
         "  TAKEOVER must be verify, share, all or no",
     ]

@@ -13,7 +13,10 @@ from shared.probe import port_of
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    pages = {"/livez": lambda _: as_json({"status": "alive"}), "/readyz": lambda _: as_json({}, ok=False)}
+    pages = {
+        "/livez": lambda _: as_json({"status": "alive"}),
+        "/readyz": lambda _: as_json({"status": "not ready"}, ok=False),
+    }
     server = HealthServer("127.0.0.1", 0, pages)
     server.start()
     yield server.port
@@ -32,7 +35,7 @@ def probe(*arguments: str, **variables: object) -> tuple[int, str]:
 def test_a_process_is_asked_where_it_answers(name: str, port: int) -> None:
     variables = {f"{name.upper()}_HEALTH_PORT": port}
     assert probe(name, **variables) == (0, "")
-    assert probe(name, "/readyz", **variables) == (1, f"{name}: /readyz answers 503")
+    assert probe(name, "/readyz", **variables) == (1, f'{name}: /readyz answers 503: {{"status": "not ready"}}')
 
 
 def test_a_fleet_may_have_one_port(port: int) -> None:

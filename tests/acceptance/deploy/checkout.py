@@ -32,7 +32,7 @@ class Checkout:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "checkout"
+        self.folder = folder / "a check out"  # people have blanks in their paths
         self.name = f"deploy-{uuid4().hex[:8]}"
         self.project = Project(self.name)
         (port,) = free_ports(1)

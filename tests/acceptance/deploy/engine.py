@@ -66,11 +66,11 @@ class Project:
         return [one["Id"] for one in self.containers(service) if one["State"]["Running"]]
 
     def tags(self, *services: str) -> dict[str, set[str]]:
-        """The tags of the images that run. `deploy.sh` adds the image's own id to each, which is left out."""
+        """The tags of the images that run. `deploy.sh` adds environment and id to each, which are left out."""
         found: dict[str, set[str]] = {}
         for service in services:
             images = [one["Config"]["Image"] for one in self.containers(service) if one["State"]["Running"]]
-            found[service] = {image.rpartition(":")[2].rpartition("-")[0] for image in images}
+            found[service] = {image.rpartition(":")[2].rsplit("-", 2)[0] for image in images}
         return found
 
     def consumers(self) -> dict[str, int]:

@@ -273,6 +273,49 @@ def test_a_key_that_is_not_set_is_named(fleet: Fleet) -> None:
     [(("--workers", "api,general,file,callback,beat"), 1), ((), 2)],
     ids=["workers", "everything"],
 )
+def test_a_rollback_starts_what_was_stopped(fleet: Fleet) -> None:
+    fleet.checkout.run("update", "--tag", "t2")
+    fleet.checkout.run("stop")
+    assert fleet.checkout.project.services() == set()
+    fleet.checkout.run("rollback")
+    everything_runs(fleet.checkout, "t1")
+
+
+def test_a_rollback_leaves_behind_what_was_broken_off(fleet: Fleet) -> None:
+    """And not the last good deployment, too."""
+    with fleet.checkout.start("update", "--tag", "t2") as script:
+        assert script.stdout is not None
+        while not script.stdout.readline().startswith("general: "):
+            assert script.poll() is None
+        script.terminate()
+    assert "the last attempt:" in fleet.checkout.run("status")
+    fleet.checkout.run("rollback")
+    everything_runs(fleet.checkout, "t1")
+
+
+def test_a_secret_that_is_changed_reaches_who_reads_it(fleet: Fleet) -> None:
+    key = fleet.checkout.folder / "docker/secrets/development/internal_service_api_key"
+    before = {name: fleet.checkout.project.running(name) for name in ("general", "beat", "redis")}
+    key.write_text("another-key-that-nobody-knows")
+    fleet.checkout.run("deploy", "--tag", "t1")
+    everything_runs(fleet.checkout, "t1")
+    after = {name: fleet.checkout.project.running(name) for name in before}
+    assert after["general"] != before["general"]
+    assert (after["beat"], after["redis"]) == (before["beat"], before["redis"])
+    fleet.checkout.key = key.read_text()
+
+
+def test_workers_may_have_their_servers_elsewhere(fleet: Fleet) -> None:
+    """Compose takes no file back that has dependencies on what is not in it."""
+    folder = fleet.checkout.folder / "docker"
+    good = (folder / "development.env").read_text()
+    (folder / "staging.env").write_text(re.sub("^COMPOSE_PROFILES=.*", "COMPOSE_PROFILES=workers", good, flags=re.M))
+    said = fleet.checkout.run("deploy", "--tag", "t1", "--dry-run", environment="staging")
+    (folder / "staging.env").unlink()
+    assert "servers:" not in said
+    assert all(f"--no-deps {name}" in said for name in OURS)
+
+
 def test_a_stop_drains_and_what_was_at_work_completes_after_the_next_deployment(
     fleet: Fleet, load: Load, whom: tuple[str, ...], tool_runs: int
 ) -> None:

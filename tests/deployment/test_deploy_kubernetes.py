@@ -139,7 +139,7 @@ def test_an_update_that_fails_is_taken_back(deployed: Site, tag: str, reason: st
         "ready callback",
         "apply general",
     ]  # who was not changed is ready as it is
-    assert deployed.records() == {"0001": "good", "0002": "failed"}
+    assert deployed.records() == {"0001": "good", "0002": "returned"}
 
 
 def test_a_first_deployment_that_fails_is_left_to_be_looked_at_and_can_be_removed(site: Site) -> None:
@@ -162,7 +162,7 @@ def test_a_check_that_fails_leaves_all_as_it_is(deployed: Site, tag: str, reason
     assert "the check failed; none of our processes was changed" in said
     assert (deployed.deployments(), deployed.cluster.told) == (before, [])
     assert not deployed.cluster.named("jobs")
-    assert deployed.records() == {"0001": "good", "0002": "failed"}
+    assert deployed.records() == {"0001": "good", "0002": "refused"}
 
 
 def test_replicas_without_an_autoscaler(deployed: Site) -> None:

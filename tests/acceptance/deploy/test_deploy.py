@@ -73,7 +73,7 @@ def test_a_first_deployment_is_ready_and_takes_real_documents(fleet: Fleet) -> N
 
 def test_it_says_what_is_deployed_and_no_secret(fleet: Fleet) -> None:
     status = fleet.checkout.run("status")
-    assert all(re.search(rf"^{name} .*:t1-\w+ .*\(healthy\)$", status, re.MULTILINE) for name in OURS), status
+    assert all(re.search(rf"^{name} .*:t1-[\w-]+ .*\(healthy\)$", status, re.MULTILINE) for name in OURS), status
     configuration = fleet.checkout.run("config")
     assert all(f"\n  {name}:\n" in configuration for name in OURS)
     with fleet.checkout.start("logs", "--workers", "file,callback") as logs:

@@ -268,6 +268,7 @@ def test_a_key_that_is_not_set_is_named(fleet: Fleet) -> None:
 
 
 def test_a_rollback_starts_what_was_stopped(fleet: Fleet) -> None:
+    fleet.checkout.run("deploy", "--tag", "t1")
     fleet.checkout.run("update", "--tag", "t2")
     fleet.checkout.run("stop")
     assert fleet.checkout.project.services() == set()
@@ -290,13 +291,15 @@ def test_a_rollback_leaves_behind_what_was_broken_off(fleet: Fleet) -> None:
 def test_a_secret_that_is_changed_reaches_who_reads_it(fleet: Fleet) -> None:
     key = fleet.checkout.folder / "docker/secrets/development/internal_service_api_key"
     before = {name: fleet.checkout.project.running(name) for name in ("general", "beat", "redis")}
+    usual = key.read_text()
     key.write_text("another-key-that-nobody-knows")
     fleet.checkout.run("deploy", "--tag", "t1")
     everything_runs(fleet.checkout, "t1")
     after = {name: fleet.checkout.project.running(name) for name in before}
+    key.write_text(usual)
+    fleet.checkout.run("deploy", "--tag", "t1")
     assert after["general"] != before["general"]
     assert (after["beat"], after["redis"]) == (before["beat"], before["redis"])
-    fleet.checkout.key = key.read_text()
 
 
 def test_workers_may_have_their_servers_elsewhere(fleet: Fleet) -> None:

@@ -22,6 +22,7 @@ from tests.acceptance.deploy.checkout import OURS, Checkout, finished
 from tests.acceptance.deploy.conftest import Fleet
 from tests.acceptance.deploy.engine import docker
 from tests.acceptance.deploy.load import Load
+from tests.acceptance.deploy.servers import BASE
 from tests.acceptance.test_executions import counts, finish
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(400)]
@@ -56,6 +57,19 @@ def load(fleet: Fleet) -> Iterator[Load]:
     fleet.driver.control("PUT", "switches", {"tool_seconds": 0.5})
     yield Load(fleet.driver, fleet.deployment, fleet.documents)
     fleet.driver.control("PUT", "switches", {"reset": True})
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_build_that_is_repeated_elsewhere_has_the_same_layers(tmp_path: Path) -> None:
+    layers = []
+    for folder in (tmp_path / "one", tmp_path / "another"):
+        built = Checkout(folder)
+        file = str(built.folder / "docker" / "beat.Dockerfile")
+        argv = ("--quiet", "--no-cache", "--network", "host", "--build-arg", f"BASE_IMAGE={BASE}", "--file", file)
+        image = docker("build", *argv, str(built.folder)).strip()
+        layers.append(docker("image", "inspect", "--format", "{{.RootFS.Layers}}", image))
+        docker("image", "rm", "--force", image)
+    assert layers[0] == layers[1]
 
 
 def test_a_first_deployment_is_ready_and_takes_real_documents(fleet: Fleet) -> None:

@@ -15,6 +15,7 @@ try:
     from scripts.boards.executions import EXECUTIONS
     from scripts.boards.fleet import FLEET
     from scripts.boards.panels import built
+    from scripts.generated import settle
 except ModuleNotFoundError as error:
     sys.exit(f"this needs {error.name}, which only a checkout has: uv run python scripts/dashboards.py")
 
@@ -32,12 +33,7 @@ def rendered() -> Iterator[tuple[Path, str]]:
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a file is not as the code says.")
 def main(check: bool) -> None:
     """Write the dashboards that monitoring/dashboards holds for Grafana."""
-    old = [path for path, text in rendered() if not path.exists() or path.read_text() != text]
-    if check and old:
-        sys.exit(f"{', '.join(path.name for path in old)}: not as the code says; uv run python scripts/dashboards.py")
-    for path, text in rendered():
-        if path in old:
-            path.write_text(text)
+    settle(dict(rendered()), (), FOLDER, "not as the code says; uv run python scripts/dashboards.py", check=check)
 
 
 if __name__ == "__main__":

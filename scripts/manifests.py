@@ -13,6 +13,7 @@ import click
 try:
     import yaml
 
+    from scripts.generated import settle
     from scripts.kubernetes.base import Object, base
     from scripts.kubernetes.components import autoscaling, check_job, prometheus_operator
     from scripts.kubernetes.railway import services
@@ -59,16 +60,8 @@ def folders() -> dict[Path, dict[str, str]]:
 def main(check: bool) -> None:
     """Write what Kubernetes and Railway are told; delete what no longer belongs to it."""
     files = {folder / name: text for folder, held in folders().items() for name, text in held.items()}
-    old = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     extra = [path for folder in folders() for path in folder.glob("*") if path not in files]
-    if check and old + extra:
-        names = ", ".join(str(path.relative_to(ROOT)) for path in old + extra)
-        sys.exit(f"{names}: not as the registry says; uv run python scripts/manifests.py")
-    for path in old:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files[path])
-    for path in extra:
-        path.unlink()
+    settle(files, extra, ROOT, "not as the registry says; uv run python scripts/manifests.py", check=check)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from config.workers import WORKERS
+from scripts.generated import settle
 
 _ROOT = Path(__file__).resolve().parent.parent
 FOLDER = _ROOT / "docker" / "requirements"
@@ -41,16 +42,9 @@ def exported() -> Iterator[tuple[Path, str]]:
 def main(check: bool) -> None:
     """Write what each image installs."""
     wanted = dict(exported())
-    old = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    old += set(FOLDER.glob("*.txt")) - set(wanted)
-    if check and old:
-        names = ", ".join(path.name for path in old)
-        sys.exit(f"{names}: not as pyproject.toml says; run `uv run python scripts/requirements.py`")
-    for path in old:
-        if path in wanted:
-            path.write_text(wanted[path])
-        else:
-            path.unlink()
+    extra = set(FOLDER.glob("*.txt")) - set(wanted)
+    stale = "not as pyproject.toml says; run `uv run python scripts/requirements.py`"
+    settle(wanted, sorted(extra), FOLDER, stale, check=check)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ run_quietly() {
     fi
 }
 
+revision() { git -C "$root" describe --always --dirty 2>/dev/null || echo unknown; }
+
 needs() { # PROGRAM WHY
     command -v "$1" >/dev/null || fail "$1 is not installed here: $2"
 }

@@ -21,25 +21,22 @@ configure() {
     check_env_file
 }
 
+mistaken() { # SENTENCE: of each name on standard input
+    local name
+    while IFS= read -r name; do mistakes+=("${1/NAME/"$name"}"); done
+}
+
 # What compose and this script would read differently is refused, rather than guessed.
 check_env_file() {
-    local name path mistakes=()
+    local name path mistakes=() read_here='[A-Z_]+_FILE|TAG|TAKEOVER|DRAIN_SECONDS|IMAGE_PREFIX|BASE_IMAGE|COMPOSE_[A-Z_]+'
     ! grep -q $'\r' "$env_file" || fail "${env_file#"$root/"} has Windows line ends: sed -i 's/\r$//' ${env_file#"$root/"}"
-    while IFS= read -r name; do
-        mistakes+=("line $name is neither NAME=VALUE nor a comment")
-    done < <(grep -nvE '^([A-Z][A-Z0-9_]*=.*|#.*|[[:space:]]*)$' "$env_file" | cut -d : -f 1)
-    while IFS= read -r name; do
-        mistakes+=("$name: write its value without quotes, and no comment behind it")
-    done < <(sed -n -E "s/^([A-Z_]+_FILE|TAG|TAKEOVER|DRAIN_SECONDS|IMAGE_PREFIX|BASE_IMAGE|COMPOSE_[A-Z_]+)=([\"'].*|.*[[:space:]].*)$/\1/p" "$env_file")
-    while IFS= read -r name; do
-        mistakes+=("$name must be a whole number")
-    done < <(sed -n -E '/_REPLICAS=[0-9]+$/d; s/^([A-Z_]+_REPLICAS)=.+$/\1/p' "$env_file")
-    while IFS= read -r name; do
-        mistakes+=("$name is empty")
-    done < <(sed -n 's/^\([A-Z_]*\)=[[:space:]]*$/\1/p' "$env_file")
-    while IFS= read -r name; do
-        mistakes+=("$name is to be replaced by what it describes")
-    done < <(sed -n 's/^\([A-Z_]*=<.*>\)$/\1/p' "$env_file")
+    mistaken "line NAME is neither NAME=VALUE nor a comment" < \
+        <(grep -nvE '^([A-Z][A-Z0-9_]*=.*|#.*|[[:space:]]*)$' "$env_file" | cut -d : -f 1)
+    mistaken "NAME: write its value without quotes, and no comment behind it" < \
+        <(sed -n -E "s/^($read_here)=([\"'].*|.*[[:space:]].*)$/\1/p" "$env_file")
+    mistaken "NAME must be a whole number" < <(sed -n -E '/_REPLICAS=[0-9]+$/d; s/^([A-Z_]+_REPLICAS)=.+$/\1/p' "$env_file")
+    mistaken "NAME is empty" < <(sed -n 's/^\([A-Z_]*\)=[[:space:]]*$/\1/p' "$env_file")
+    mistaken "NAME is to be replaced by what it describes" < <(sed -n 's/^\([A-Z_]*=<.*>\)$/\1/p' "$env_file")
     while IFS='=' read -r name path; do
         [[ $path == /* ]] || path=$root/docker/$path
         if [[ ! -e $path ]]; then

@@ -20,7 +20,7 @@ build() { # SERVICE [REFERENCE]
     say "building $1"
     run docker build --quiet "${through[@]}" --file "$root/docker/${1//-/_}.Dockerfile" --tag "${2:-$(image_named "$1")}" \
         --build-arg BASE_IMAGE="$(setting BASE_IMAGE python:3.13-slim)" --build-arg VERSION="$version" \
-        --build-arg REVISION="$(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)" "$root" >"$scratch/built" ||
+        --build-arg REVISION="$(revision)" "$root" >"$scratch/built" ||
         fail "the image of $1 could not be built"
     ! $dry_run || cat "$scratch/built"
 }

@@ -155,12 +155,10 @@ hopeless() { # SERVICE PODS
     return 1
 }
 
-# What is nobody's alone; then one service after the other, each of which must be ready before the next.
+# One service after the other, each of which must be ready before the next. What is nobody's alone has been applied by then.
 kubernetes_roll_out() { # FOLDER SERVICE...
     local folder=$1 name before
     shift
-    settle "$folder"
-    apply_common "$folder" || return 1
     for name in $(ours_in "$folder"); do
         [[ " $* " == *" $name "* ]] || continue
         say "$name: $(image_in "$folder" "$name")"

@@ -85,7 +85,7 @@ begin() {
         [[ $action == scale ]] && echo "replicas $replicas" || echo "tag ${tag:-$(setting TAG latest)}"
         [[ $target == compose ]] || echo "context $context"
         echo "workers $chosen"
-        echo "revision $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
+        echo "revision $(revision)"
     } >"$folder/about"
     echo begun >"$folder/state"
 }

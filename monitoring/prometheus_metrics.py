@@ -158,6 +158,29 @@ HISTORIES_DROPPED = _counter(
     {"reason": ("refused", "without_hash")},
 )
 
+WORKFLOW_RUNS = _counter(
+    "workers_workflow_runs_total",
+    "Runs of workflows by how they ended: succeeded, failed or cancelled.",
+    {"workflow": (), "status": ("succeeded", "failed", "cancelled")},
+)
+WORKFLOW_RUN_SECONDS = _histogram(
+    "workers_workflow_run_duration_seconds",
+    "Seconds from the start of a workflow's run until its end.",
+    {"workflow": (), "status": ("succeeded", "failed", "cancelled")},
+    buckets=_EXECUTION,
+)
+WORKFLOW_STEPS = _counter(
+    "workers_workflow_steps_total",
+    "Steps of workflows by what they came to, and attempts that are made again (retrying).",
+    {"workflow": (), "step": (), "outcome": ("succeeded", "failed", "skipped", "not_run", "retrying")},
+)
+WORKFLOW_STEP_SECONDS = _histogram(
+    "workers_workflow_step_duration_seconds",
+    "Seconds that one attempt at a step of a workflow took.",
+    {"workflow": (), "step": ()},
+    buckets=_WORK,
+)
+
 BACKEND_REQUESTS = _counter(
     "workers_backend_requests_total",
     "Requests to the internal API, each attempt counted, by route, status class (2xx, 4xx, …, or none) and outcome: "

@@ -22,6 +22,7 @@ from shared.variables import (
     integer,
     logins,
     management_address,
+    modules,
     networks,
     number,
     one_of,
@@ -36,8 +37,35 @@ from shared.variables import (
 _SHORTEST_HIDDEN = 8
 
 
+class Loaded:
+    """What reads the environment into its own fields."""
+
+    __slots__ = ()
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
+        """Settings from the environment, or from the mapping given.
+
+        A secret may stand in a file: `NAME_FILE` holds its path. Values are stripped; an empty one counts as unset.
+
+        Raises:
+            SettingsError: one line for every variable that is missing or wrong, with what was expected.
+        """
+        values: dict[str, Any] = {}
+        mistakes: list[str] = []
+        for spec in fields(cls):  # type: ignore[arg-type] # those who derive from this are dataclasses
+            try:
+                values[spec.name] = read(spec.metadata, environ)
+            except SettingsError as mistake:
+                mistakes.append(str(mistake))
+        mistakes += contradictions(values)
+        if mistakes:
+            raise SettingsError("\n".join(mistakes))
+        return cls(**values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BaseSettings:
+class BaseSettings(Loaded):
     """What every process of ours needs, and all that the scheduler does. Each field names its variable, its default and
     what it is.
     """
@@ -94,27 +122,6 @@ class BaseSettings:
         "SCHEDULE_TIMEZONE", time_zone, "whose clock the crontabs of the schedule are read by", "UTC"
     )
 
-    @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None) -> Self:
-        """Settings from the environment, or from the mapping given.
-
-        A secret may stand in a file: `NAME_FILE` holds its path. Values are stripped; an empty one counts as unset.
-
-        Raises:
-            SettingsError: one line for every variable that is missing or wrong, with what was expected.
-        """
-        values: dict[str, Any] = {}
-        mistakes: list[str] = []
-        for spec in fields(cls):
-            try:
-                values[spec.name] = read(spec.metadata, environ)
-            except SettingsError as mistake:
-                mistakes.append(str(mistake))
-        mistakes += contradictions(values)
-        if mistakes:
-            raise SettingsError("\n".join(mistakes))
-        return cls(**values)
-
     def secrets(self) -> list[Secret]:
         """Every secret that is set, and the broker's password by itself, unless it is as short as a common word."""
         held = (getattr(self, spec.name) for spec in fields(self))
@@ -155,8 +162,44 @@ class FlowerSettings(BaseSettings):
     basic_auth: Secret = var("FLOWER_BASIC_AUTH", logins, "who may look at Flower's pages")
 
 
+@dataclass(frozen=True, kw_only=True)  # no slots: Settings has them from its other base
+class WorkflowSettings(Loaded):
+    """What whoever runs workflows needs."""
+
+    workflow_modules: tuple[str, ...] = var(
+        "WORKFLOW_MODULES", modules, "modules that declare workflows, as Python imports them", "", optional=True
+    )
+    workflow_largest: int = var(
+        "WORKFLOW_OUTPUT_MAX_BYTES",
+        integer(1_024, 268_435_456),
+        "the largest input or output of a workflow's step, in bytes",
+        "8388608",
+    )
+    workflow_items: int = var(
+        "WORKFLOW_MOST_ITEMS", integer(1, 1_000_000), "items of a list that a workflow's step may run over", "10000"
+    )
+    workflow_retention: int = var(
+        "WORKFLOW_RETENTION_SECONDS",
+        integer(60, 2_592_000),
+        "seconds for which the results of a workflow's run are kept after its end",
+        "86400",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings(WorkflowSettings):
+    """What whoever starts workflows needs, besides what their engine does."""
+
+    engine: str = var(
+        "TASK_QUEUE_BACKEND",
+        one_of("local", "celery", "hatchet"),
+        "what runs workflows: threads of the process that starts them, the workers, or Hatchet",
+        "celery",
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(BaseSettings):
+class Settings(BaseSettings, WorkflowSettings):
     """The whole configuration of a worker."""
 
     traces: str = var(

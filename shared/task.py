@@ -132,10 +132,10 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = self._call()
         with self._known(call, args, kwargs) as say, measured(call, say) as ended:
-            leased, error = _tried(lambda: self._leased(call, args, kwargs))
+            leased, error = tried(lambda: self._leased(call, args, kwargs))
             call = leased or call
             if error is None:
-                result, error = _tried(lambda: self._run(call, args, kwargs))
+                result, error = tried(lambda: self._run(call, args, kwargs))
             if error is None:
                 call.settle(done=True)
                 ended(outcome="succeeded")
@@ -201,7 +201,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
         It would be lost otherwise, and its lease renewed for as long as the process lives.
         """
         for end in (self.definition.finalizer, bury):
-            _, failed = _tried(partial(end, call, error, *args, **kwargs))
+            _, failed = tried(partial(end, call, error, *args, **kwargs))
             if isinstance(failed, HandBack):
                 return "handed_back"
             if failed is not None and _transient(failed):
@@ -267,7 +267,7 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
         if isinstance(error, UndeliveredError | UndeliverableError):
             headers[SENDS] = int(number(headers, SENDS, 0)) + 1
         again = self.signature_from_request(self.request, headers=headers, retries=self.request.retries + 1)
-        _, unsent = _tried(lambda: send_later(again, call.queue, wait, self.app.resources.settings))
+        _, unsent = tried(lambda: send_later(again, call.queue, wait, self.app.resources.settings))
         if unsent is not None:
             raise Reject(unsent, requeue=True) from error
         # Only now is this delivery acknowledged: a process that dies in between leaves two messages, and never none.
@@ -280,12 +280,12 @@ class _Seam(Task):  # type: ignore[misc] # Celery ships no types
 
     def _hand_back(self) -> None:
         again = self.signature_from_request(self.request, headers=self._dated_headers())
-        _, unsent = _tried(again.apply_async)
+        _, unsent = tried(again.apply_async)
         if unsent is not None:
             raise Reject(unsent, requeue=True) from unsent
 
 
-def _tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+def tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
     """What a piece of work gives, or how it failed: the one place in which everything is caught."""
     try:
         return work(), None

@@ -197,6 +197,14 @@ def networks(raw: str) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(item.strip()) for item in raw.split(",") if item.strip())
 
 
+def modules(raw: str) -> tuple[str, ...]:
+    """names of Python modules with commas between them, such as invoices.workflows"""
+    names = tuple(item.strip() for item in raw.split(",") if item.strip())
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError
+    return names
+
+
 def time_zone(raw: str) -> str:
     """the name of a time zone, such as UTC or Europe/Berlin"""
     try:

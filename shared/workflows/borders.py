@@ -1,0 +1,121 @@
+"""What crosses from one step to the next: plain JSON, or pydantic's models, checked whenever it crosses."""
+
+import json
+import math
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from shared.workflows.errors import BorderError
+
+_PLAIN = (None, type(None), bool, int, float, str, Any, object)
+_LISTS, _DICTS = (list, Sequence), (dict, Mapping)
+_MOST_MISTAKES = 3
+
+
+def problem_of(annotation: Any) -> str | None:
+    """Why values of that annotation cannot be JSON, in plain words; None if they can."""
+    if annotation in _PLAIN or is_typeddict(annotation):
+        return None
+    origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
+    if origin is Annotated:
+        return problem_of(arguments[0])
+    if origin is Literal:
+        return None
+    if origin in {Union, types.UnionType} or origin in _LISTS:
+        return next(filter(None, map(problem_of, arguments)), None)
+    if origin in _DICTS:
+        if arguments and arguments[0] is not str:
+            return f"{_shown(annotation)} has keys that are no text; JSON's are: use str"
+        return problem_of(arguments[1]) if arguments else None
+    if isinstance(origin, type) and issubclass(origin, BaseModel):
+        return _problem_of_model(origin)
+    return f"{_shown(annotation)} is not JSON: use dict, list, str, int, float, bool, None or a pydantic model"
+
+
+def _problem_of_model(model: type[BaseModel]) -> str | None:
+    try:
+        model.model_json_schema(mode="serialization")
+    except PydanticUserError as error:
+        return f"{model.__name__} is a model that cannot be JSON: {str(error).splitlines()[0]}"
+    return None
+
+
+def to_text(value: Any, annotation: Any, what: str, largest: int) -> str:
+    """A value as JSON text.
+
+    Args:
+        value: a plain one, or of the annotation.
+        annotation: what was declared; Any where nothing was.
+        what: what it is, as an error names it.
+        largest: how many bytes it may have.
+
+    Raises:
+        BorderError: it is not JSON, not as declared, or too large.
+    """
+    if annotation is not Any:
+        value = _adapter(annotation).dump_python(_checked(value, annotation, what), mode="json")
+    elif isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    wrong = next(_not_json(value, what), None)
+    if wrong is not None:
+        raise BorderError(wrong)
+    text = json.dumps(value, ensure_ascii=False)
+    if (size := len(text.encode(errors="surrogatepass"))) > largest:
+        raise BorderError(
+            f"{what} has {size:,} bytes, and {largest:,} may be (WORKFLOW_OUTPUT_MAX_BYTES); keep it where it belongs, "
+            "at the backend say, and hand on what names it"
+        )
+    return text
+
+
+def from_text(text: str, annotation: Any, what: str) -> Any:
+    """The value of that text, of the annotation.
+
+    Raises:
+        BorderError: it is not as declared.
+    """
+    value = json.loads(text)
+    return value if annotation is Any else _checked(value, annotation, what)
+
+
+def _checked(value: Any, annotation: Any, what: str) -> Any:
+    try:
+        return _adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        # Where and why, and not what stood there, which may be of a document.
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        told = [f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg']}" for one in found[:_MOST_MISTAKES]]
+        raise BorderError(f"{what} is not {_shown(annotation)}: {'; '.join(told)}") from None
+
+
+def _not_json(value: Any, where: str) -> Iterator[str]:
+    if isinstance(value, str | bool | int | None):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            yield f"{where} is {value}, a number that JSON does not have"
+    elif isinstance(value, list):
+        for at, item in enumerate(value):
+            yield from _not_json(item, f"{where}[{at}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                yield f"{where} has a key of type {type(key).__name__}; JSON's are text"
+            else:
+                yield from _not_json(item, f"{where}[{key!r}]")
+    else:
+        yield f"{where} is of type {type(value).__name__}, which is not JSON; make it dict, list, text, number, or a model"
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _shown(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)

@@ -1,0 +1,71 @@
+"""The workflows that this process knows: those of the modules that WORKFLOW_MODULES names."""
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+
+from shared.workflows.declaration import BaseWorkflow, Declaration
+from shared.workflows.errors import DeclarationError, UnknownWorkflowError
+
+
+class Catalogue:
+    """Workflows by name.
+
+    Raises:
+        DeclarationError: two have one name.
+    """
+
+    def __init__(self, owners: Iterable[type[BaseWorkflow]]) -> None:
+        self._declarations: dict[str, Declaration] = {}
+        for owner in dict.fromkeys(owners):
+            found = owner.declaration
+            if found.name in self._declarations:
+                both = f"{_place(self._declarations[found.name].owner)} and {_place(owner)}"
+                raise DeclarationError(f"workflow {found.name} is declared twice, by {both}; rename one")
+            self._declarations[found.name] = found
+
+    def named(self, name: str) -> Declaration:
+        """The workflow of that name.
+
+        Raises:
+            UnknownWorkflowError: there is none.
+        """
+        if name not in self._declarations:
+            near = difflib.get_close_matches(name, self._declarations, n=1)
+            known = ", ".join(self._declarations) or "none; WORKFLOW_MODULES names the modules that declare any"
+            remedy = f"did you mean {near[0]!r}?" if near else f"known are: {known}"
+            raise UnknownWorkflowError(f"there is no workflow {name!r} here; {remedy}")
+        return self._declarations[name]
+
+    def __iter__(self) -> Iterator[Declaration]:
+        return iter(self._declarations.values())
+
+
+def load(modules: Iterable[str]) -> Catalogue:
+    """The workflows that these modules declare. The modules are imported.
+
+    Raises:
+        DeclarationError: a module cannot be imported, declares nothing, or a workflow that cannot be.
+    """
+    owners: list[type[BaseWorkflow]] = []
+    for name in modules:
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            raise DeclarationError(f"WORKFLOW_MODULES names {name}, which cannot be imported: {error}") from error
+        found = list(_declared(vars(module)))
+        if not found:
+            raise DeclarationError(f"WORKFLOW_MODULES names {name}, which has no class under @workflow")
+        owners += found
+    return Catalogue(owners)
+
+
+def _declared(names: Mapping[str, object]) -> Iterator[type[BaseWorkflow]]:
+    for value in names.values():
+        if inspect.isclass(value) and issubclass(value, BaseWorkflow) and "declaration" in vars(value):
+            yield value
+
+
+def _place(owner: type) -> str:
+    return f"{owner.__module__}.{owner.__qualname__}"

@@ -14,9 +14,15 @@ class Priority(StrEnum):
     LOW = "low"  # it takes minutes itself
 
 
-# Every queue that the contract names, with its class.
+# Where the steps of workflows go, by their class. Ours alone.
+WORKFLOW_QUEUES: Mapping[Priority, str] = MappingProxyType(
+    {priority: f"workers_workflow_{priority}" for priority in Priority}
+)
+
+# Every queue that the contract names, and ours, with its class.
 QUEUES: Mapping[str, Priority] = MappingProxyType(
     {
+        **{queue: priority for priority, queue in WORKFLOW_QUEUES.items()},
         "celery_api_deployments": Priority.HIGH,
         "file_processing_callback": Priority.HIGH,
         "api_file_processing_callback": Priority.HIGH,
@@ -78,6 +84,12 @@ ROUTES: tuple[Route, ...] = (
     Route("workers.mark_notifications", "notifications"),
     # Ours alone: what the schedule sends, and no publisher of the platform's.
     Route("workers.release_expired_reservations", "celery"),
+    # Likewise: the steps of workflows.
+    Route(
+        "workers.workflow_step",
+        WORKFLOW_QUEUES[Priority.DEFAULT],
+        (WORKFLOW_QUEUES[Priority.HIGH], WORKFLOW_QUEUES[Priority.LOW]),
+    ),
 )
 
 

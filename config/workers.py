@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from config.queue_routing import QUEUES, Priority
+from config.queue_routing import QUEUES, WORKFLOW_QUEUES, Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +214,7 @@ _WORKERS = (
             "notifications_priority",
             "celery_log_task_queue",
             "celery_periodic_logs",
+            *WORKFLOW_QUEUES.values(),
         ),
         priority=Priority.DEFAULT,
         health_port=8081,
@@ -227,6 +228,7 @@ _WORKERS = (
             callback_task="process_batch_callback",
             callback_queue="file_processing_callback",
         ),
+        timers=("shared.workflows.sweep:sweep",),
     ),
     Worker(
         name="file_processing",

@@ -14,8 +14,9 @@ from shared.errors import PayloadError
 from shared.logging_utils import get_logger
 from shared.models import parse
 from shared.task import task
+from shared.workflows.steps import workflow_step
 
-__all__ = ["async_execute_bin"]
+__all__ = ["async_execute_bin", "workflow_step"]
 
 log = get_logger(__name__)
 

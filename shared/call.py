@@ -28,7 +28,7 @@ from shared.task_metrics import number, queue_label
 log = get_logger(__name__)
 
 # All the ways in which a broker does not take a message; kombu translates only some of them.
-_UNSENT = (kombu.exceptions.OperationalError, AMQPError, RedisError, OSError)
+UNSENT = (kombu.exceptions.OperationalError, AMQPError, RedisError, OSError)
 
 FIRST_TRIED = "first_tried"  # header: when a message that is retried was first delivered
 SENDS = "sends"  # header: how often a webhook was sent, as far as that is known
@@ -129,7 +129,7 @@ class Call:
         """
         try:
             self.app.send_task(task, args=args, kwargs=dict(kwargs or {}), queue=queue, **options)
-        except _UNSENT as error:
+        except UNSENT as error:
             raise BrokerError(f"{task} could not be sent to {queue}: {error}") from error
 
 

@@ -5,75 +5,84 @@ executions by the time at which the reaper is to look after them; KEYS[3], what 
 the execution, ARGV[2] the time of the next look, ARGV[3] the expiry. `push` alone is for executions of others, too.
 """
 
-_UNLESS_ENDED = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end\n"
+UNLESS_ENDED = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end\n"
 # Progress: the next look is later, but never after the deadline.
-_TOUCH = """
+TOUCH = """
 local deadline = redis.call('HGET', KEYS[3], 'deadline')
 if deadline then redis.call('ZADD', KEYS[2], 'XX', math.min(tonumber(ARGV[2]), tonumber(deadline)), ARGV[1]) end
 """
 
+# The barrier, at which batches meet, and the steps of workflows: who arrives counts once, and the one that completes
+# the set is the one to go on, and no other; that one again when it is redelivered because its first delivery died
+# before `sent` was written. `gate` and `arrived` are keys, and what became of each stands in the latter.
+BARRIER = """
+local function arrives(gate, arrived, expected, who, result)
+  redis.call('HSETNX', arrived, who, result)
+  if redis.call('HLEN', arrived) < tonumber(expected) then return 0 end
+  redis.call('HSETNX', gate, 'fired', who)
+  if redis.call('HGET', gate, 'fired') ~= who then return 0 end
+  return 1 - redis.call('HEXISTS', gate, 'sent')
+end
+"""
+
 # ARGV[4…]: fields and values of the run, of which the first are kept.
 REGISTER = f"""
-{_UNLESS_ENDED}
+{UNLESS_ENDED}
 for at = 4, #ARGV, 2 do redis.call('HSETNX', KEYS[3], ARGV[at], ARGV[at + 1]) end
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[2], ARGV[1])
-{_TOUCH}
+{TOUCH}
 return 1
 """
 
 # KEYS[4]: the plan; KEYS[5]: asked lately whether it was stopped. ARGV[4]: batches; ARGV[5]: files; ARGV[6]: seconds
 # until it is asked; ARGV[7…]: numbers of batches and their messages.
 OPEN = f"""
-{_UNLESS_ENDED}
+{UNLESS_ENDED}
 if redis.call('HSETNX', KEYS[3], 'batches', ARGV[4]) == 0 then return 0 end
 redis.call('HSET', KEYS[3], 'files', ARGV[5])
 for at = 7, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[at], ARGV[at + 1]) end
 redis.call('EXPIRE', KEYS[4], ARGV[3])
 redis.call('SET', KEYS[5], '1', 'EX', ARGV[6])
-{_TOUCH}
+{TOUCH}
 return 1
 """
 
-# The barrier: a batch's result counts once, and the batch that completes the set is the one to send the callback, and
-# no other; that one again when it is redelivered because its first delivery died before `sent` was written.
-# KEYS[4]: results; KEYS[5]: the plan. ARGV[4]: the batch; ARGV[5]: its result.
+# A batch's result. KEYS[4]: results; KEYS[5]: the plan. ARGV[4]: the batch; ARGV[5]: its result.
 RECORD = f"""
-{_UNLESS_ENDED}
+{BARRIER}
+{UNLESS_ENDED}
 local expected = redis.call('HGET', KEYS[3], 'batches')
 if not expected then return 0 end
-redis.call('HSETNX', KEYS[4], ARGV[4], ARGV[5])
+local last = arrives(KEYS[3], KEYS[4], expected, ARGV[4], ARGV[5])
 redis.call('EXPIRE', KEYS[4], ARGV[3])
 redis.call('HDEL', KEYS[5], ARGV[4])
-{_TOUCH}
-if redis.call('HLEN', KEYS[4]) < tonumber(expected) then return 0 end
-redis.call('HSETNX', KEYS[3], 'fired', ARGV[4])
-if redis.call('HGET', KEYS[3], 'fired') ~= ARGV[4] then return 0 end
-return 1 - redis.call('HEXISTS', KEYS[3], 'sent')
+{TOUCH}
+return last
 """
 
 # KEYS[4]: where to. ARGV[4]: HSET or HSETNX; ARGV[5…]: fields and values.
 PUT = f"""
-{_UNLESS_ENDED}
+{UNLESS_ENDED}
 for at = 5, #ARGV, 2 do redis.call(ARGV[4], KEYS[4], ARGV[at], ARGV[at + 1]) end
 redis.call('EXPIRE', KEYS[4], ARGV[3])
-{_TOUCH}
+{TOUCH}
 return 1
 """
 
 # KEYS[4]: tries by webhook. ARGV[4]: the webhook.
 NOTIFY = f"""
-{_UNLESS_ENDED}
+{UNLESS_ENDED}
 if redis.call('HGET', KEYS[4], ARGV[4]) == 'told' then return 0 end
 local try = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
 redis.call('EXPIRE', KEYS[4], ARGV[3])
-{_TOUCH}
+{TOUCH}
 return try
 """
 
 # The reaper has looked. ARGV[4]: when it is to look again.
 LOOK = f"""
-{_UNLESS_ENDED}
+{UNLESS_ENDED}
 redis.call('ZADD', KEYS[2], 'XX', ARGV[4], ARGV[1])
 redis.call('HINCRBY', KEYS[3], 'looks', 1)
 redis.call('EXPIRE', KEYS[3], ARGV[3])
@@ -83,7 +92,7 @@ return 1
 # Push a file's result for the backend once: the push and its claim are one step. KEYS: ended, claims, results.
 # ARGV: the file, its result, expiry of the claims, expiry of the results.
 PUSH = f"""
-{_UNLESS_ENDED}
+{UNLESS_ENDED}
 if redis.call('SADD', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('RPUSH', KEYS[3], ARGV[2])

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,12 @@ def reason_of(error: Exception | None) -> str:
     return said[:_LONGEST_REASON]
 
 
-def joined(outputs: Mapping[int, str]) -> str:
-    """The output of a step that ran over a list, from those of its items."""
-    return f"[{', '.join(outputs[at] for at in sorted(outputs))}]"
+def joined(step: str, outputs: Sequence[str], limits: Limits) -> str:
+    """The output of a step that ran over a list, from those of its items in order.
+
+    Raises:
+        BorderError: they are too large together.
+    """
+    text = f"[{', '.join(outputs)}]"
+    borders.bounded(text, f"the output of step {step}, its {len(outputs):,} items together,", limits.output)
+    return text

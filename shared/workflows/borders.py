@@ -19,15 +19,12 @@ _MOST_MISTAKES = 3
 
 def problem_of(annotation: Any) -> str | None:
     """Why values of that annotation cannot be JSON, in plain words; None if they can."""
-    if annotation in _PLAIN or is_typeddict(annotation):
-        return None
     origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
-    if origin is Annotated:
-        return problem_of(arguments[0])
-    if origin is Literal:
+    if annotation in _PLAIN or is_typeddict(annotation) or origin is Literal:
         return None
-    if origin in {Union, types.UnionType} or origin in _LISTS:
-        return next(filter(None, map(problem_of, arguments)), None)
+    if origin in {Annotated, Union, types.UnionType} or origin in _LISTS:
+        inner = arguments[:1] if origin is Annotated else arguments
+        return next(filter(None, map(problem_of, inner)), None)
     if origin in _DICTS:
         if arguments and arguments[0] is not str:
             return f"{_shown(annotation)} has keys that are no text; JSON's are: use str"
@@ -65,12 +62,21 @@ def to_text(value: Any, annotation: Any, what: str, largest: int) -> str:
     if wrong is not None:
         raise BorderError(wrong)
     text = json.dumps(value, ensure_ascii=False)
+    bounded(text, what, largest)
+    return text
+
+
+def bounded(text: str, what: str, largest: int) -> None:
+    """Refuse a text of more bytes than that.
+
+    Raises:
+        BorderError: it says how many there are.
+    """
     if (size := len(text.encode(errors="surrogatepass"))) > largest:
         raise BorderError(
             f"{what} has {size:,} bytes, and {largest:,} may be (WORKFLOW_OUTPUT_MAX_BYTES); keep it where it belongs, "
             "at the backend say, and hand on what names it"
         )
-    return text
 
 
 def from_text(text: str, annotation: Any, what: str) -> Any:
@@ -103,13 +109,12 @@ def _not_json(value: Any, where: str) -> Iterator[str]:
         for at, item in enumerate(value):
             yield from _not_json(item, f"{where}[{at}]")
     elif isinstance(value, dict):
+        yield from (f"{where} has a key {key!r}; JSON's are text" for key in value if not isinstance(key, str))
         for key, item in value.items():
-            if not isinstance(key, str):
-                yield f"{where} has a key of type {type(key).__name__}; JSON's are text"
-            else:
-                yield from _not_json(item, f"{where}[{key!r}]")
+            yield from _not_json(item, f"{where}[{key!r}]")
     else:
-        yield f"{where} is of type {type(value).__name__}, which is not JSON; make it dict, list, text, number, or a model"
+        kind = type(value).__name__
+        yield f"{where} is of type {kind}, which is not JSON; make it dict, list, text, a number or a model"
 
 
 @cache

@@ -67,7 +67,9 @@ class TaskClient:
         text = declaration.input_text(input_data, self._limits.output)
         return self.engine.start(declaration, text, run_key=run_key, organization_id=organization_id)
 
-    async def run_workflow(self, name: str, input_data: Any = None, *, timeout: float | None = None, **how: Any) -> Any:  # as its twin
+    async def run_workflow(
+        self, name: str, input_data: Any = None, *, timeout: float | None = None, **how: Any
+    ) -> Any:  # as its twin
         """Start a run, and wait for its end without holding up the event loop: see `run_workflow_sync`."""
         run_id = await asyncio.to_thread(self.start_workflow, name, input_data, **how)
         until = _until(timeout)
@@ -98,8 +100,8 @@ class TaskClient:
     def result(self, run_id: str, timeout: float | None = None) -> dict[str, Any]:
         """Wait for the end of a run.
 
-        Returns: the outputs of its last steps, those that no step has as a parent, by name, as plain JSON; a skipped one
-        has none.
+        Returns: the outputs of its last steps, those that no step has as a parent, by name, as plain JSON; one that was
+        skipped has none.
 
         Raises:
             RunFailedError: with the step, the attempt and the reason.
@@ -119,7 +121,7 @@ class TaskClient:
         return {name: json.loads(text) for name, text in texts.items() if text is not None}
 
     def cancel(self, run_id: str) -> bool:
-        """End a run: nothing more of it begins, and what runs is told by `ctx.cancelled`. False: it had ended before."""
+        """End a run: nothing more of it begins; what runs is told by `ctx.cancelled`. False: it had ended before."""
         return self.engine.cancel(run_id)
 
     def events(self, run_id: str, after: str | None = None) -> Iterator[Event]:

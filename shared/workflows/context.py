@@ -28,7 +28,7 @@ class Seat(Protocol):
     def checkpoint(self) -> None:
         """Leave the slot to others here, if it is time to: the step begins anew later, as the same attempt."""
 
-    def client(self, organization_id: str, deadline: Deadline) -> OrganizationAPI:
+    def client(self, organization_id: str, deadline: Deadline, /) -> OrganizationAPI:
         """The internal API for that organization."""
 
 

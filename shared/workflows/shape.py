@@ -1,9 +1,9 @@
 """The graph of a workflow and the rules of a run, without its code: pure, the same for every engine.
 
-A run is told as the states of its steps. A step is looked at once all its parents have ended. It runs, unless an ancestor
-failed (*not run*), or all its parents were skipped (*skipped*: a branch that was not taken, up to where it joins one that
-was), or its own condition says no. A failure ends what depends on it and nothing else, so that a run ends the same way
-however its branches overtake each other.
+A run is told as the states of its steps. A step is looked at once all its parents have ended. It runs, unless an
+ancestor failed (*not run*), or all its parents were skipped (*skipped*: a branch that was not taken, up to where it
+joins one that was), or its own condition says no. A failure ends what depends on it and nothing else, so that a run
+ends the same way however its branches overtake each other.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -163,9 +163,9 @@ def cycle(parents: Mapping[str, Iterable[str]]) -> list[str]:
     while free := [name for name, of in left.items() if not any(one in left for one in of)]:
         for name in free:
             del left[name]
-    path: list[str] = []
-    name = next(iter(left), None)
-    while name is not None and name not in path:
+    if not left:
+        return []
+    path = [next(iter(left))]
+    while (name := next(one for one in left[path[-1]] if one in left)) not in path:
         path.append(name)
-        name = next(one for one in left[name] if one in left)
-    return [] if name is None else [*path[path.index(name) :], name][::-1]
+    return [*path[path.index(name) :], name][::-1]

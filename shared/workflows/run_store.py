@@ -1,0 +1,338 @@
+"""What is known of the runs of workflows, in the state store (`CACHE_REDIS_*`), below `workers:workflow:{run}:`.
+
+While a run goes on, its keys live as long as it may take and an hour more; once it has ended, for the retention.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import redis
+
+from shared.claims import Claim
+from shared.state_errors import translated
+from shared.state_store import MARGIN_SECONDS, flat
+from shared.workflows.errors import RunKeyError, UnknownRunError
+from shared.workflows.run_scripts import SCRIPTS
+from shared.workflows.runs import Begun, Place, Run, event_of, grouped, run_of, step_view
+from shared.workflows.shape import ON_FAILURE, RunStatus, StepState
+from shared.workflows.views import PROGRESS, Event, RunView
+
+REGISTER_KEY = "workers:workflows"
+_DEADLINES_KEY = "workers:workflows:deadlines"
+_AT_ONCE = 2_000
+
+
+class RunStore:
+    """Runs in Redis. Thread-safe. Every method raises StateStoreError where Redis cannot be asked.
+
+    Args:
+        client: the connection.
+        stall: seconds without progress after which the sweeper looks after a run.
+        retention: seconds for which an ended run is kept.
+    """
+
+    def __init__(self, client: redis.Redis, stall: float, retention: int) -> None:
+        self._redis, self._stall, self._retention = client, stall, retention
+        self._scripts = {name: client.register_script(source) for name, source in SCRIPTS.items()}
+
+    def claim(self, place: Place) -> Claim:
+        """That piece of work, to take a lease on."""
+        return Claim(
+            _key(place.run_id, "").rstrip(":"), f"{place.output}:{place.attempt}", MARGIN_SECONDS + self._retention
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    # The life of a run.
+
+    def start(self, run: Run, run_key: str | None) -> str | None:
+        """Make a run known. The run that has that key, if one has.
+
+        Raises:
+            RunKeyError: that one has another input.
+        """
+        digest = hashlib.sha256(run.input_text.encode(errors="surrogatepass")).hexdigest() if run_key else ""
+        name = hashlib.sha256(json.dumps([run.shape.name, run.organization_id, run_key]).encode()).hexdigest()
+        known = {
+            "workflow": run.shape.name,
+            "shape": json.dumps(run.shape.as_json()),
+            "input": run.input_text,
+            "deadline": str(run.deadline),
+            "began": f"{time.time():.3f}",
+            "status": RunStatus.RUNNING,
+            "organization_id": run.organization_id,
+            "request_id": run.request_id,
+        }
+        keys = [f"workers:workflow:key:{name}", REGISTER_KEY, _key(run.run_id, "run"), _key(run.run_id, "events")]
+        event = Event(at=time.time(), state=RunStatus.RUNNING)
+        fields = flat({name: str(value) for name, value in known.items() if value is not None})
+        before = self._ask("start", keys, run, event, digest, *fields)
+        if not before:
+            return None
+        found, _, other = before.partition(" ")
+        if other != digest:
+            raise RunKeyError(f"run {found} was started with run_key {run_key!r} and another input")
+        return str(found)
+
+    def run(self, run_id: str) -> Run | None:
+        """What is known of a run that has not ended."""
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.exists(_key(run_id, "ended"))
+            pipe.hgetall(_key(run_id, "run"))
+            ended, known = pipe.execute()
+        return None if ended or not known else run_of(run_id, known)
+
+    def queue(self, run: Run, step: str, items: Sequence[str] | None) -> None:
+        """Say that a step goes out, and keep what it runs over."""
+        plan = {str(at): item for at, item in enumerate(items or ())}
+        pairs, key = flat(plan), _key(run.run_id, f"plan:{step}")
+        with translated():
+            for at in range(0, len(pairs), _AT_ONCE):
+                self._redis.hset(key, items=list(pairs[at : at + _AT_ONCE]))
+            if pairs:
+                self._redis.expire(key, self._expiry(run))
+        event = Event(at=time.time(), state=StepState.QUEUED, step=step)
+        self._ask("queue", self._keys(run.run_id, "events", "steps"), run, event, step, _count(items))
+
+    def sent(self, run: Run, step: str) -> None:
+        """Remember that all items of a step were sent."""
+        with translated():
+            self._redis.hset(_key(run.run_id, f"gate:{step}"), "sent", "1")
+            self._redis.expire(_key(run.run_id, f"gate:{step}"), self._expiry(run))
+
+    def begin(self, place: Place, seconds: float) -> Begun:
+        """Begin an attempt, or go on with it; `seconds` is how long it may take from its first beginning."""
+        own = (f"gate:{place.step}", f"arrived:{place.step}", "outputs", f"plan:{place.step}")
+        keys = self._keys(place.run_id, *self._places(place), *own)
+        event = event_of(place, StepState.RUNNING)
+        found = self._ask(
+            "begin", keys, place.run_id, event, place.step, place.field, place.attempt, seconds, place.member
+        )
+        if found[0] == "ended":
+            return Begun("ended")
+        run = run_of(place.run_id, _paired(found[2]))
+        if found[0] == "done":
+            return Begun("done", run, state=StepState(found[1]))
+        if found[0] == "stale":
+            return Begun("stale", run, attempt=int(found[1]))
+        arrived = {who: StepState(state) for who, state in _paired(found[3]).items()}
+        return Begun("taken", run, seconds=float(found[1]), parents=arrived, given=_paired(found[4]))
+
+    def retry(self, run: Run, place: Place, reason: str) -> bool:
+        """Go on to the next attempt; False: this one was given up before."""
+        keys = self._keys(place.run_id, *self._places(place))
+        event = event_of(place, StepState.RETRYING, reason)
+        return bool(self._ask("retry", keys, run, event, place.step, place.field, place.attempt, "", place.member))
+
+    def end(
+        self, run: Run, place: Place, ended: tuple[StepState, str | None, str | None], waiting: Mapping[str, int | None]
+    ) -> tuple[bool, dict[str, dict[str, StepState]]]:
+        """Record the end of a step or an item, once.
+
+        Args:
+            run: whose.
+            place: which; attempt 0 where it does not matter.
+            ended: the state, the reason, and the output.
+            waiting: the gates of those who wait for it, and how many arrivals each waits for; None for all its items.
+
+        Returns: whether it is so by this; and the gates that are open now, with what has arrived there.
+        """
+        state, reason, output = ended
+        gates = [name for gate in waiting for name in (f"gate:{gate}", f"arrived:{gate}")]
+        keys = self._keys(place.run_id, *self._places(place), "outputs", *gates)
+        told = [place.step, place.field, place.attempt, state, place.member, reason or ""]
+        put = ["", ""] if output is None else [place.output, output]
+        event = event_of(place, state, reason)
+        answer = self._ask("end", keys, run, event, *told, *put, *map(_expected, waiting.values()))
+        names, opened = list(waiting), {}
+        for number, arrived in zip(answer[1::2], answer[2::2], strict=True):
+            opened[names[number]] = {who: StepState(came) for who, came in _paired(arrived).items()}
+        return answer[0] == 1, opened
+
+    def finish(self, run: Run, status: RunStatus, reason: str | None = None) -> bool:
+        """End a run; False: it had ended."""
+        event = Event(at=time.time(), state=status, reason=reason)
+        keys = self._keys(run.run_id, "events")
+        if not self._ask("finish", keys, run, event, status, reason or ""):
+            return False
+        names = [step.name for step in run.shape.steps]
+        gates = [f"{what}:{name}{tail}" for what in ("gate", "arrived") for name in names for tail in ("", "/")]
+        gone = [
+            "claims",
+            "gate:",
+            "arrived:",
+            *gates,
+            *(f"{what}:{name}" for what in ("plan", "items") for name in names),
+        ]
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.delete(*(_key(run.run_id, name) for name in gone))
+            for name in ("run", "steps", "outputs", "events"):
+                pipe.expire(_key(run.run_id, name), self._retention)
+            pipe.execute()
+        return True
+
+    # What steps and watchers ask.
+
+    def output(self, run_id: str, step: str) -> str | None:
+        """The output of a step."""
+        return self._hash_field(run_id, "outputs", step)
+
+    def item_outputs(self, run_id: str, step: str, count: int) -> list[str]:
+        """The outputs of all items of a step, in order."""
+        with translated():
+            found: Any = self._redis.hmget(_key(run_id, "outputs"), [f"{step}/{index}" for index in range(count)])
+        return [text or "null" for text in found]
+
+    def forget_items(self, run_id: str, step: str, count: int) -> None:
+        """The output of a step has them all."""
+        with translated():
+            for at in range(0, count, _AT_ONCE):
+                fields = [f"{step}/{index}" for index in range(at, min(count, at + _AT_ONCE))]
+                self._redis.hdel(_key(run_id, "outputs"), *fields)
+
+    def items(self, run_id: str, step: str) -> dict[str, dict[str, str]]:
+        """What is known of the items of a step that have begun, by their numbers."""
+        with translated():
+            stored: dict[str, str] = self._redis.hgetall(_key(run_id, f"items:{step}"))  # type: ignore[assignment]
+        return grouped(stored)
+
+    def attempt(self, run_id: str, step: str) -> int:
+        """Which attempt a step is at."""
+        return int(self._hash_field(run_id, "steps", f"{step}:attempt") or 1)
+
+    def ended(self, run_id: str) -> bool:
+        """Whether a run has ended."""
+        with translated():
+            return bool(self._redis.exists(_key(run_id, "ended")))
+
+    def progress(self, run_id: str, event: Event) -> None:
+        """Keep what a step says of itself."""
+        said = {name: getattr(event, name) for name in ("done", "total", "message")}
+        fields = {f"{event.step}:{name}": str(value) for name, value in said.items() if value is not None}
+        about = fields if event.index is None else {}
+        self._ask(
+            "progress", self._keys(run_id, "events", "steps"), run_id, replace(event, state=PROGRESS), *flat(about)
+        )
+
+    def note(self, run: Run, step: str, **values: object) -> None:
+        """Keep more of a step."""
+        with translated():
+            pairs = {f"{step}:{name}": str(value) for name, value in values.items() if value is not None}
+            if pairs:
+                self._redis.hset(_key(run.run_id, "steps"), items=flat(pairs))
+
+    def view(self, run_id: str) -> RunView:
+        """A run as those outside see it.
+
+        Raises:
+            UnknownRunError: there is none.
+        """
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.hgetall(_key(run_id, "run"))
+            pipe.hgetall(_key(run_id, "steps"))
+            known, steps = pipe.execute()
+        if not known:
+            raise _unknown(run_id)
+        run, status, found = run_of(run_id, known), RunStatus(known["status"]), grouped(steps)
+        names = [step.name for step in run.shape.steps] + [ON_FAILURE] * (ON_FAILURE in found)
+        return RunView(
+            run_id=run_id,
+            workflow=run.shape.name,
+            status=status,
+            began=float(known["began"]),
+            ended=float(known["ended"]) if "ended" in known else None,
+            steps={name: step_view(found.get(name, {}), status) for name in names},
+            reason=known.get("reason"),
+        )
+
+    def events(self, run_id: str, after: str | None, seconds: float) -> list[Event]:
+        """What changed behind that event; waits so long for the first."""
+        key, since = _key(run_id, "events"), after or "0-0"
+        with translated():
+            if not self._redis.exists(key):
+                raise _unknown(run_id)
+            wait = max(1, int(seconds * 1_000))
+            found: Any = self._redis.xread({key: since}, block=wait)
+        entries = found[0][1] if isinstance(found, list) and found else (found or {}).get(key, [[]])[0]
+        return [replace(Event(**json.loads(fields["event"])), id=name) for name, fields in entries]
+
+    # What the sweeper asks.
+
+    def due(self) -> list[str]:
+        """The runs that somebody should look after."""
+        with translated():
+            found: Any = self._redis.zrange(REGISTER_KEY, "-inf", time.time(), byscore=True)
+        return list(found)
+
+    def overdue(self) -> list[Place]:
+        """The attempts whose time is over."""
+        with translated():
+            clock: Any = self._redis.time()
+            found: Any = self._redis.zrange(_DEADLINES_KEY, "-inf", clock[0] + clock[1] / 1e6, byscore=True)
+        return [Place(*json.loads(member)) for member in found]
+
+    def strike_off(self, place: Place) -> None:
+        """Nobody waits for that attempt any more."""
+        with translated():
+            self._redis.zrem(_DEADLINES_KEY, place.member)
+
+    def looked_after(self, run: Run | str, again: float) -> None:
+        """Say when the sweeper is to look again, in seconds since 1970, and that it has looked once more."""
+        with translated(), self._redis.pipeline() as pipe:
+            if isinstance(run, str):
+                pipe.zrem(REGISTER_KEY, run)
+            else:
+                pipe.zadd(REGISTER_KEY, {run.run_id: again}, xx=True)
+                pipe.hincrby(_key(run.run_id, "run"), "looks", 1)
+            pipe.execute()
+
+    def _expiry(self, run: Run) -> int:
+        return int(max(0.0, run.deadline - time.time())) + MARGIN_SECONDS + self._retention
+
+    def _ask(self, script: str, keys: Sequence[str], run: Run | str, event: Event, *arguments: Any) -> Any:
+        run_id = run if isinstance(run, str) else run.run_id
+        kept = {"finish": self._retention, "start": self._expiry(run)} if isinstance(run, Run) else {}
+        common: list[Any] = [run_id, time.time() + self._stall, kept.get(script, 0), json.dumps(event.as_json())]
+        with translated():
+            return self._scripts[script](keys=list(keys), args=[*common, *arguments])
+
+    @staticmethod
+    def _keys(run_id: str, *names: str) -> list[str]:
+        named = (_DEADLINES_KEY if name == "deadlines" else _key(run_id, name) for name in names)
+        return [_key(run_id, "ended"), REGISTER_KEY, _key(run_id, "run"), *named]
+
+    @staticmethod
+    def _places(place: Place) -> tuple[str, ...]:
+        own = "steps" if place.index is None else f"items:{place.step}"
+        return ("events", "steps", own, "deadlines")
+
+    def _hash_field(self, run_id: str, name: str, field: str) -> str | None:
+        with translated():
+            found: str | None = self._redis.hget(_key(run_id, name), field)  # type: ignore[assignment]
+        return found
+
+
+def _key(run_id: str, what: str) -> str:
+    return f"workers:workflow:{run_id}:{what}"
+
+
+def _paired(flattened: Sequence[str]) -> dict[str, str]:
+    return dict(zip(flattened[::2], flattened[1::2], strict=True))
+
+
+def _unknown(run_id: str) -> UnknownRunError:
+    return UnknownRunError(f"there is no run {run_id}, or it ended longer ago than WORKFLOW_RETENTION_SECONDS")
+
+
+def _count(items: Sequence[str] | None) -> str:
+    return "" if items is None else str(len(items))
+
+
+def _expected(count: int | None) -> str:
+    return "" if count is None else str(count)

@@ -27,19 +27,19 @@ _STALL_SECONDS = 600.0  # until a worker has it, whose own setting counts from t
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Settings(BaseSettings, WorkflowSettings):
+class FleetSettings(BaseSettings, WorkflowSettings):
     """What this engine needs: the broker and the state store of the workers."""
 
 
 def make(workflows: Catalogue, limits: Limits) -> "CeleryEngine":
     """The engine of this process, as its environment has it."""
-    return CeleryEngine(_Settings.load(), workflows, limits)
+    return CeleryEngine(FleetSettings.load(), workflows, limits)
 
 
 class CeleryEngine:
     """Starts runs and looks at them; the workers do the rest."""
 
-    def __init__(self, settings: _Settings, workflows: Catalogue, limits: Limits) -> None:
+    def __init__(self, settings: FleetSettings, workflows: Catalogue, limits: Limits) -> None:
         self._app = Application("workflows", settings.broker_url.reveal(), publishing_options(settings))
         self._app.conf.update(publisher_settings(settings))
         self._store = RunStore(redis_client(settings), _STALL_SECONDS, settings.workflow_retention)

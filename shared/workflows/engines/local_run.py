@@ -261,6 +261,8 @@ class LocalRun:
 
     def _tell(self, state: str, step: str | None = None, **more: Any) -> None:
         with self._changed:
+            if self._events and self._events[-1].last:
+                return
             number = str(len(self._events) + 1)
             self._events.append(Event(id=number, at=time.time(), state=state, step=step, **more))
             self._changed.notify_all()

@@ -22,6 +22,8 @@ from shared.start_check import RoutingError, refuse_broken
 from shared.task import register
 from shared.tracing import span
 from shared.variables import SettingsError
+from shared.workflows.catalogue import refuse_unusable
+from shared.workflows.errors import DeclarationError
 
 
 class _App(WorkerApp):
@@ -61,9 +63,10 @@ def worker_app(profile_name: str) -> WorkerApp:
     try:
         profile, settings = load(profile_named(profile_name))
         refuse_broken(profile)
+        refuse_unusable(profile, settings)
         app = build_app(profile, settings)
         tracing.install(settings, f"workers-{profile.name}")
-    except (SettingsError, UnknownProfileError, RoutingError) as error:
+    except (SettingsError, UnknownProfileError, RoutingError, DeclarationError) as error:
         sys.exit(f"workers: {profile_name} cannot start:\n{error}")
     lifecycle.install(app.resources, app.steps["worker"])
     process_health.install(app)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from config.queue_routing import QUEUES, Priority
 from config.workers import Pool, Profile
 from shared.config import Settings
 from shared.variables import SettingsError, integer, number, read
@@ -215,9 +216,10 @@ def _limits(profile: Profile, settings: Settings) -> Iterator[str]:
 
     By the names of its own variables, whoever said it: they are what sets it right.
     """
-    batches_alone = all(worker.name == "file_processing" for worker in profile.workers)
-    longest = settings.batch_slice + settings.backend_timeout if batches_alone else settings.task_deadline
-    what = "BATCH_SLICE_SECONDS and INTERNAL_API_TIMEOUT together" if batches_alone else "TASK_DEADLINE_SECONDS"
+    # Low queues bring batches, which have a slice, and steps of workflows, whose messages have limits of their own.
+    low_alone = all(QUEUES.get(queue) is Priority.LOW for queue in profile.queues)
+    longest = settings.batch_slice + settings.backend_timeout if low_alone else settings.task_deadline
+    what = "BATCH_SLICE_SECONDS and INTERNAL_API_TIMEOUT together" if low_alone else "TASK_DEADLINE_SECONDS"
     name, pool = profile.name.upper(), profile.pool
     for setting, limit in (("SOFT_TIME_LIMIT", pool.soft_limit), ("TIME_LIMIT", pool.hard_limit)):
         if limit is not None and limit <= longest:

@@ -14,8 +14,7 @@ from celery.bootsteps import RUN
 from kombu.messaging import Consumer
 from kombu.utils.scheduling import round_robin_cycle
 
-from config import queue_routing
-from config.queue_routing import Priority
+from config.queue_routing import QUEUES, Priority
 from config.workers import Profile
 from shared.dead_letters import KeepingConsumer
 from shared.logging_utils import get_logger
@@ -31,11 +30,12 @@ def limits(profile: Profile, queues: Iterable[str], slots: int) -> dict[str, int
     """How many messages of each low queue may be in hand, in a process that consumes these queues with so many slots.
 
     What the registry gives its worker of the slots, in proportion: one low queue alone has what it would have in a
-    process of its own. All of them together leave at least one slot. Nothing is limited where no other queue is, nor
+    process of its own, and one whose worker has queues of other classes, its class's part of that. All of them together
+    leave at least one slot. Nothing is limited where no other queue is, nor
     where there are too few slots for one of each low queue and one more.
     """
     consumed = set(queues)
-    low = {queue for queue in consumed if queue_routing.QUEUES.get(queue) is Priority.LOW}
+    low = {queue for queue in consumed if QUEUES.get(queue) is Priority.LOW}
     if not low or low == consumed:
         return {}
     if slots <= len(low):
@@ -45,7 +45,7 @@ def limits(profile: Profile, queues: Iterable[str], slots: int) -> dict[str, int
     room = sum(worker.pool.slots for worker in rows)
     most = (slots - 1) // len(low)
     return {
-        queue: min(most, max(1, slots * worker.pool.slots // room))
+        queue: min(most, max(1, slots * worker.pool.slots // room // len({QUEUES[one] for one in worker.queues})))
         for worker in rows
         for queue in worker.queues
         if queue in low

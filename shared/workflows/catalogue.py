@@ -5,6 +5,9 @@ import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 
+from config.queue_routing import WORKFLOW_QUEUES
+from config.workers import Profile
+from shared.config import Settings
 from shared.workflows.declaration import BaseWorkflow, Declaration
 from shared.workflows.errors import DeclarationError, UnknownWorkflowError
 
@@ -59,6 +62,31 @@ def load(modules: Iterable[str]) -> Catalogue:
             raise DeclarationError(f"WORKFLOW_MODULES names {name}, which has no class under @workflow")
         owners += found
     return Catalogue(owners)
+
+
+def refuse_unusable(profile: Profile, settings: Settings) -> None:
+    """Refuse to start a process that takes steps, and whose workflows cannot be run on its broker.
+
+    RabbitMQ ends the consumer that holds a message for too long, and gives the message to another. A Redis broker does the
+    latter alone, which then waits for the lease of the first.
+
+    Raises:
+        DeclarationError: as `load` does; and for a step that may take longer.
+    """
+    if not set(WORKFLOW_QUEUES.values()).intersection(profile.queues):
+        return
+    known = load(settings.workflow_modules)
+    if settings.broker_url.reveal().startswith("redis"):
+        return
+    late = [
+        f"step {step.name} of workflow {one.name} may take {step.timeout:g} s, and must take less than "
+        f"BROKER_CONSUMER_TIMEOUT, {settings.consumer_timeout}, after which RabbitMQ ends whoever holds its message"
+        for one in known
+        for step in one.shape.steps
+        if step.timeout >= settings.consumer_timeout
+    ]
+    if late:
+        raise DeclarationError("\n".join(late))
 
 
 def _declared(names: Mapping[str, object]) -> Iterator[type[BaseWorkflow]]:

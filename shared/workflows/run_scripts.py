@@ -2,9 +2,9 @@
 
 As in `shared/state_scripts.py`, all but `start` begin with KEYS[1], which says that the run has ended: nothing is
 written then; KEYS[2], the register of runs by the time at which the sweeper is to look; KEYS[3], what is known of the
-run. ARGV[1] is the run, ARGV[2] the time of the next look, ARGV[3] the expiry, 0 for what is left of that of KEYS[3]. KEYS[4] is the stream of events,
-ARGV[4] an event. What is known of a step stands in fields `{step}:{what}` of one hash, that of an item in
-`{item}:{what}` of its step's.
+run. ARGV[1] is the run, ARGV[2] the time of the next look, ARGV[3] the expiry, 0 for what is left of that of KEYS[3].
+KEYS[4] is the stream of events, ARGV[4] an event. What is known of a step stands in fields `{step}:{what}` of one
+hash, that of an item in `{item}:{what}` of its step's.
 """
 
 from shared.state_scripts import BARRIER, TOUCH

@@ -1,10 +1,13 @@
 """The task that each step of a workflow is on the fleet: one message for an attempt, done once, whoever delivers it."""
 
+import math
 import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
 
 from config.queue_routing import WORKFLOW_QUEUES
 from shared.api_client import OrganizationAPI
@@ -32,6 +35,7 @@ log = get_logger(__name__)
 
 STEP_TASK = "workers.workflow_step"
 _ASK_SECONDS = 1.0
+_KILL_SECONDS = 60  # for what a step does about it that is over its time, before its process is killed
 _PATIENCE_SECONDS = 300  # with a workflow that is not known here: versions differ while a fleet is updated
 
 
@@ -71,6 +75,15 @@ def queue_of(run: Run, place: Place) -> str:
     return WORKFLOW_QUEUES[run.shape.step(place.step).priority]
 
 
+def limits_of(run: Run, place: Place) -> dict[str, int]:
+    """The limits of a step where it has a process of its own, which can be ended; threads cannot, and the sweeper is there.
+
+    https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits
+    """
+    seconds = math.ceil(run.shape.step(place.step).timeout)
+    return {"soft_time_limit": seconds, "time_limit": seconds + _KILL_SECONDS}
+
+
 @dataclass(frozen=True, slots=True)
 class Runs:
     """What a process holds for its steps: the store, and the workflows that it knows."""
@@ -92,12 +105,12 @@ def fleet_of(call: Call) -> Fleet:
         return Runs(store, catalogue.load(settings.workflow_modules))
 
     def send(run: Run, place: Place, seconds: float) -> None:
-        queue, arguments = queue_of(run, place), message_of(run, place)
+        queue, arguments, limits = queue_of(run, place), message_of(run, place), limits_of(run, place)
         if not seconds:
-            call.send(STEP_TASK, queue, [], arguments)
+            call.send(STEP_TASK, queue, [], arguments, **limits)
             return
         try:
-            send_later(call.app.signature(STEP_TASK, kwargs=arguments, queue=queue), queue, seconds, settings)
+            send_later(call.app.signature(STEP_TASK, kwargs=arguments, queue=queue, **limits), queue, seconds, settings)
         except UNSENT as error:
             raise BrokerError(f"{STEP_TASK} could not be sent to {queue}: {error}") from error
 
@@ -234,7 +247,8 @@ def _attempt(call: Call, fleet: Fleet, declaration: Declaration, begun: Begun, p
         raise error
     if isinstance(error, RunCancelledError):
         raise AlreadyDone(str(error)) from error
-    reason = reason_of(error)
+    late = isinstance(error, SoftTimeLimitExceeded)
+    reason = f"it took longer than {context.step.timeout:g} s" if late else reason_of(error)
     if place.attempt <= run.shape.step(place.step).retries and not final(error):
         fleet.failed(run, place, reason, random.uniform(0, 1))  # noqa: S311 # spreads load, guards nothing
         return

@@ -20,7 +20,7 @@ from shared.workflows.fleet import Fleet
 from shared.workflows.run_store import RunStore
 from shared.workflows.runs import Place, Run
 from shared.workflows.shape import RunStatus
-from shared.workflows.steps import STEP_TASK, message_of, queue_of
+from shared.workflows.steps import STEP_TASK, limits_of, message_of, queue_of
 from shared.workflows.views import Event, RunView
 
 _STALL_SECONDS = 600.0  # until a worker has it, whose own setting counts from then on
@@ -98,6 +98,7 @@ class CeleryEngine:
         queue = queue_of(run, place)
         headers = {**message_headers(), "request_id": run.request_id, SENT_AT: time.time()}
         try:
-            self._app.send_task(STEP_TASK, kwargs=message_of(run, place), queue=queue, headers=headers)
+            limits = limits_of(run, place)
+            self._app.send_task(STEP_TASK, kwargs=message_of(run, place), queue=queue, headers=headers, **limits)
         except UNSENT as error:
             raise BrokerError(f"{STEP_TASK} could not be sent to {queue}: {error}") from error

@@ -28,10 +28,6 @@ from shared.workflows.errors import BorderError, RunFailedError
 from shared.workflows.shape import ENDED, ON_FAILURE, RunStatus, StepState
 from shared.workflows.views import Event, RunView, StepView
 
-_HEAD = ("STEP", "STATE", "ATTEMPTS", "ITEMS", "SECONDS", "")
-_REDRAW_SECONDS = 0.1
-_INTERRUPTED = 130  # what a shell says of Ctrl-C
-
 See = Callable[[Event | None], None]
 
 
@@ -87,9 +83,7 @@ def run(name: str, path: str | None, timeout: float | None, watch: bool, no_wait
     settings = ClientSettings.load()
     local = settings.engine == "local"
     if no_wait and (watch or timeout or local):
-        raise click.UsageError(
-            "--no-wait goes with neither --watch nor --timeout, nor with TASK_QUEUE_BACKEND=local, which ends with it"
-        )
+        raise click.UsageError("--no-wait goes neither with --watch or --timeout nor with TASK_QUEUE_BACKEND=local")
     with client_of(settings) as client:
         run_id = client.start_workflow(name, _input(path), **how)
         click.echo(run_id if no_wait else f"run {run_id}", err=not no_wait)
@@ -135,9 +129,7 @@ def _declared() -> Catalogue:
 def _elsewhere() -> ClientSettings:
     settings = ClientSettings.load()
     if settings.engine == "local":
-        raise SettingsError(
-            "TASK_QUEUE_BACKEND is local, whose runs are known to their own process alone: workflow run --watch"
-        )
+        raise SettingsError("TASK_QUEUE_BACKEND is local, whose runs are known to their own process alone: run --watch")
     return settings
 
 
@@ -169,7 +161,7 @@ def _leave(client: TaskClient, run_id: str, error: BaseException, *, local: bool
         client.cancel(run_id)
         then = "it was cancelled, for a local run ends with its process"
     click.echo(f"workers: run {run_id} {why}; {then}", err=True)
-    sys.exit(_INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1)
+    sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)  # what a shell says of Ctrl-C
 
 
 def _eye(client: TaskClient, run_id: str, stream: TextIO | None) -> AbstractContextManager[See]:
@@ -196,9 +188,7 @@ def _tell(client: TaskClient, run_id: str, stream: TextIO, ended: Counter[str], 
 
 @contextmanager
 def _picture(client: TaskClient, run_id: str, stream: TextIO) -> Iterator[See]:
-    from rich.console import Console  # noqa: PLC0415 # where it is installed
-    from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich import console, live, text  # noqa: PLC0415 # where it is installed
 
     retried: dict[str, str] = {}
     drawn = 0.0
@@ -207,14 +197,14 @@ def _picture(client: TaskClient, run_id: str, stream: TextIO) -> Iterator[See]:
         nonlocal drawn
         if event is not None and event.step and event.state == StepState.RETRYING:
             retried[event.step] = f"after attempt {event.attempt}: {', '.join(_told(event))}"
-        if event is None or event.last or time.monotonic() - drawn > _REDRAW_SECONDS:
-            text = "\n".join(lines(client.status(run_id), client.workflows, retried))
-            picture = Text(_writable(text, stream.encoding), no_wrap=True, overflow="ellipsis")
+        if event is None or event.last or time.monotonic() - drawn > 0.1:
+            told = "\n".join(lines(client.status(run_id), client.workflows, retried))
+            picture = text.Text(_writable(told, stream.encoding), no_wrap=True, overflow="ellipsis")
             picture.highlight_words([" failed ", " retrying "], "red")
-            live.update(picture, refresh=True)
+            screen.update(picture, refresh=True)
             drawn = time.monotonic()
 
-    with Live(console=Console(file=stream), auto_refresh=False) as live:
+    with live.Live(console=console.Console(file=stream), auto_refresh=False) as screen:
         yield see
 
 
@@ -227,7 +217,7 @@ def lines(view: RunView, workflows: Catalogue, retried: Mapping[str, str]) -> It
         graph = dict.fromkeys(view.steps, "")  # it was declared otherwise when it was started
     shown = [name for name in graph if name in view.steps]
     rows = [_row(graph[name] + name, view.steps[name], retried.get(name, ""), end) for name in shown]
-    yield from aligned([_HEAD, *rows])
+    yield from aligned([("STEP", "STATE", "ATTEMPTS", "ITEMS", "SECONDS", ""), *rows])
 
 
 def _row(name: str, step: StepView, retried: str, now: float) -> tuple[str, ...]:
@@ -269,10 +259,9 @@ def main() -> None:
     """Do what the arguments say; the process ends with 1 and the reason where that cannot be."""
     try:
         cli(prog_name="workers workflow")
-    except RunFailedError as error:
-        sys.exit("\n".join(f"workers: {one}" for one in (error, *error.others)))
     except (SettingsError, WorkerError) as error:
-        sys.exit(f"workers: {error}")
+        others = error.others if isinstance(error, RunFailedError) else ()
+        sys.exit("\n".join(f"workers: {one}" for one in (error, *others)))
     except ImportError as error:
         sys.exit(f"workers: what TASK_QUEUE_BACKEND says is not installed here: {error}")
 

@@ -366,3 +366,18 @@ def test_on_a_terminal_a_picture_is_drawn_again_and_again() -> None:
     assert "broken 2" in last
     assert "workers: step breaks failed at attempt 2" in last
     assert "Traceback" not in written
+
+
+def test_everything_that_failed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(
+        "from shared.workflows.declaration import BaseWorkflow, task, workflow\n"
+        "def broken(self, input_data, ctx):\n    raise ValueError(f'{ctx.step.name} broke')\n"
+        "@workflow(name='two')\nclass Two(BaseWorkflow):\n"
+        "    left, right = (task(name=name)(lambda self, given, ctx: broken(self, given, ctx)) for name in 'ab')\n"
+    )
+    ran = workflow("run", "two", WORKFLOW_MODULES="two", PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[1:] == [
+        "workers: step a failed at attempt 1: ValueError: a broke",
+        "workers: step b failed at attempt 1: ValueError: b broke",
+    ]

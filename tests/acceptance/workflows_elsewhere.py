@@ -1,8 +1,7 @@
 """`workers workflow` beside an engine whose runs outlive it: `workflows_elsewhere.py WORKFLOW INPUT ARGUMENTS…`.
 
-A run of WORKFLOW is started before the command; RUN among its arguments is that run's id, and ENDED behind them has
-it end before. It is a local engine in the
-place of the fleet's, so that the command itself is asked, and nothing behind it.
+A run of WORKFLOW is started before the command; RUN among its arguments is that run's id, and ENDED behind them has it
+end before. It is a local engine in the place of the fleet's, so that the command alone is asked, and nothing behind it.
 """
 
 import sys

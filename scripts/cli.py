@@ -13,6 +13,7 @@ from scripts.commands.schedule import schedule
 from scripts.commands.status import status
 from scripts.commands.storm import storm
 from scripts.commands.top import top
+from scripts.commands.workflow import workflow
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,5 +31,6 @@ main.add_command(logs)
 main.add_command(routing)
 main.add_command(status)
 main.add_command(top)
+main.add_command(workflow)
 main.add_command(demo)
 main.add_command(storm)

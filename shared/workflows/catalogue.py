@@ -3,11 +3,14 @@
 import difflib
 import importlib
 import inspect
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 from config.queue_routing import WORKFLOW_QUEUES
 from config.workers import Profile
 from shared.config import Settings
+from shared.task import tried
 from shared.workflows.declaration import BaseWorkflow, Declaration
 from shared.workflows.errors import DeclarationError, UnknownWorkflowError
 
@@ -49,26 +52,31 @@ def load(modules: Iterable[str]) -> Catalogue:
     """The workflows that these modules declare. The modules are imported.
 
     Raises:
-        DeclarationError: a module cannot be imported, declares nothing, or a workflow that cannot be.
+        DeclarationError: with all that is wrong: a module cannot be imported, or declares nothing, or a workflow that
+            cannot be.
     """
     owners: list[type[BaseWorkflow]] = []
+    mistakes: list[str] = []
     for name in modules:
-        try:
-            module = importlib.import_module(name)
-        except ImportError as error:
-            raise DeclarationError(f"WORKFLOW_MODULES names {name}, which cannot be imported: {error}") from error
-        found = list(_declared(vars(module)))
-        if not found:
-            raise DeclarationError(f"WORKFLOW_MODULES names {name}, which has no class under @workflow")
+        module, error = tried(partial(importlib.import_module, name))
+        found = list(_declared(vars(module))) if module else []
         owners += found
+        if isinstance(error, DeclarationError):
+            mistakes.append(str(error))
+        elif error is not None:
+            mistakes.append(f"WORKFLOW_MODULES names {name}, which cannot be imported: {_at(error)}")
+        elif not found:
+            mistakes.append(f"WORKFLOW_MODULES names {name}, which has no class under @workflow")
+    if mistakes:
+        raise DeclarationError("\n".join(mistakes))
     return Catalogue(owners)
 
 
 def refuse_unusable(profile: Profile, settings: Settings) -> None:
     """Refuse to start a process that takes steps, and whose workflows cannot be run on its broker.
 
-    RabbitMQ ends the consumer that holds a message for too long, and gives the message to another. A Redis broker does the
-    latter alone, which then waits for the lease of the first.
+    RabbitMQ ends the consumer that holds a message for too long, and gives the message to another. A Redis broker
+    does the latter alone, which then waits for the lease of the first.
 
     Raises:
         DeclarationError: as `load` does; and for a step that may take longer.
@@ -87,6 +95,16 @@ def refuse_unusable(profile: Profile, settings: Settings) -> None:
     ]
     if late:
         raise DeclarationError("\n".join(late))
+
+
+def _at(error: Exception) -> str:
+    """An error with the place in the module where it was raised."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; install it, or have PYTHONPATH name the folder that it is in"
+    if isinstance(error, ImportError | SyntaxError):
+        return str(error)  # which have it in their words
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
 
 
 def _declared(names: Mapping[str, object]) -> Iterator[type[BaseWorkflow]]:

@@ -36,7 +36,7 @@ class StepError(WorkflowError):
 
     Attributes:
         step: its name.
-        attempt: the last one of it, from 1.
+        attempt: the last one of it, from 1; 0 where it was none of them that failed.
         reason: why, as the step's own error says it.
         index: which item, of a step that runs over a list.
     """
@@ -47,7 +47,8 @@ class StepError(WorkflowError):
 
     def __str__(self) -> str:
         item = "" if self.index is None else f", item {self.index}"
-        return f"step {self.step}{item} failed at attempt {self.attempt}: {self.reason}"
+        attempt = f" at attempt {self.attempt}" if self.attempt else ""
+        return f"step {self.step}{item} failed{attempt}: {self.reason}" if self.step else self.reason
 
 
 class RunFailedError(StepError):

@@ -76,7 +76,8 @@ def queue_of(run: Run, place: Place) -> str:
 
 
 def limits_of(run: Run, place: Place) -> dict[str, int]:
-    """The limits of a step where it has a process of its own, which can be ended; threads cannot, and the sweeper is there.
+    """The limits of a step where it has a process of its own, which can be ended; threads cannot, and the sweeper is
+    there.
 
     https://docs.celeryq.dev/en/stable/userguide/workers.html#time-limits
     """

@@ -10,14 +10,17 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 from sandbox.demo_view import View
-from sandbox.driver import Driver, Run
+from sandbox.demo_ways import Demo, by_messages, by_workflow, settings_of
+from sandbox.driver import Driver
 from sandbox.extraction.document import SUPPORTED
 from sandbox.parent import end_with_parent
 from sandbox.stack import FOUR, Stack, StackError, listens, unusable_broker
@@ -25,6 +28,7 @@ from sandbox.stack import FOUR, Stack, StackError, listens, unusable_broker
 _SAMPLES = Path(__file__).parent / "samples"
 # The samples that cannot be read, and are there to show how that ends.
 _DAMAGED = frozenset({"damaged.pdf"})
+_ENGINES = [name for name in ("celery", "local") if find_spec(f"shared.workflows.engines.{name}")]
 _BROKERS = {"amqp": 5672, "amqps": 5671, "redis": 6379, "rediss": 6379}
 _DATABASES = {"postgresql": 5432, "postgres": 5432}
 
@@ -45,6 +49,14 @@ _DATABASES = {"postgresql": 5432, "postgres": 5432}
     show_default=True,
     help="Batches that the files are spread over; the files of a batch are taken in turn.",
 )
+@click.option("--workflow", is_flag=True, help="Take each as a run of the workflow document-processing, step by step.")
+@click.option(
+    "--engine",
+    type=click.Choice(_ENGINES),
+    default=_ENGINES[0],
+    show_default=True,
+    help="What runs the workflow: the workers, or threads of this process alone.",
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -58,6 +70,7 @@ def demo(files: tuple[Path, ...], output: Path | None, **options: Any) -> None:
 
     Exit code: 0 if every file ended as it should, 3 if some failed, 2 on a wrong call.
     """
+    _check_way(workflow=options["workflow"])
     documents = _documents(files or _samples())
     _check(output, options["broker"], options["database_url"])
     end_with_parent()
@@ -82,6 +95,13 @@ def _as_it_should(row: Mapping[str, Any], damaged: frozenset[str]) -> bool:
     if row["file"] in damaged:
         return bool(row["status"] == "ERROR")
     return row["status"] == "COMPLETED" and row["result"] is not None
+
+
+def _check_way(*, workflow: bool) -> None:
+    """Refuse what only the other way knows."""
+    other = "batches" if workflow else "engine"
+    if click.get_current_context().get_parameter_source(other) is ParameterSource.COMMANDLINE:
+        raise click.UsageError(f"--{other} {'does not go' if workflow else 'goes only'} with --workflow")
 
 
 def _check(output: Path | None, broker: str | None, database_url: str | None) -> None:
@@ -150,6 +170,8 @@ def _unusable(path: Path) -> str | None:
 class _Options:
     workers: str
     batches: int
+    workflow: bool
+    engine: str
     keep: bool
     broker: str | None
     database_url: str | None
@@ -159,30 +181,24 @@ def _run(documents: Mapping[str, Path], options: _Options) -> dict[str, Any]:
     view = View(list(documents))
     begun = time.monotonic()
     with Stack(options.broker, options.database_url) as stack:
-        count = "one worker" if options.workers == "all" else "four workers"
-        view.say(f"Starting a broker, the reference backend and {count} …")
-        _start(stack, options.workers)
-        ready = time.monotonic() - begun
+        _start(stack, view, options)
         with Driver(stack) as driver:
-            deployment = driver.deploy("demo", options.batches)
-            run = driver.post(deployment, documents)
-            view.say(f"{len(documents)} documents posted to {stack.backend_url}{deployment.path}")
-            with view.watching():
-                for seen in driver.watch(run):
-                    view.update(seen)
-            results = driver.results(deployment, run)
-            stats = driver.control("GET", "stats")
-            report = _report(documents, run, results, stats, {"start": ready, "wall": time.monotonic() - begun})
-            view.finish(report["files"], report["summary"])
+            demo = Demo(stack, driver, view, documents, options.batches, begun)
+            report = by_workflow(demo, options.engine) if options.workflow else by_messages(demo)
         if options.keep:
             _stay(stack, view)
     return report
 
 
-def _start(stack: Stack, workers: str) -> None:
+def _start(stack: Stack, view: View, options: _Options) -> None:
+    workers = ["all"] if options.workers == "all" else FOUR
+    if options.workflow and options.engine == "local":
+        workers = []
+    count = {0: "no worker", 1: "one worker", 4: "four workers"}[len(workers)]
+    view.say(f"Starting a broker, the reference backend and {count} …")
     stack.start_redis()
     stack.start_backend()
-    stack.start_workers(*(["all"] if workers == "all" else FOUR))
+    stack.start_workers(*workers, **settings_of(options.engine) if options.workflow else {})
     stack.wait_until_ready()
 
 
@@ -194,56 +210,6 @@ def _stay(stack: Stack, view: View) -> None:
     while True:
         stack.check()
         time.sleep(1)
-
-
-def _report(
-    names: Iterable[str],
-    run: Run,
-    results: Mapping[str, Mapping[str, Any]],
-    stats: Mapping[str, Any],
-    times: Mapping[str, float],
-) -> dict[str, Any]:
-    missing = {"status": "ERROR", "execution_error": run.execution.get("error_message") or "it was never started"}
-    files = [_row(name, run.files.get(name, missing), results.get(name, {})) for name in names]
-    summary = {
-        "execution_id": run.execution_id,
-        "status": run.execution["status"],
-        "error": run.execution.get("error_message") or None,
-        "total_files": run.execution["total_files"],
-        "successful_files": run.execution["successful_files"],
-        "failed_files": run.execution["failed_files"],
-        "http_requests": stats["http_requests"],
-        "polls": stats["polls"],
-        "stages": _stages(run.stages, times["start"]),
-        "wall_seconds": round(times["wall"], 3),
-    }
-    return {"summary": summary, "files": files}
-
-
-def _row(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "file": name,
-        "status": row["status"],
-        "result": result.get("result"),
-        "error": result.get("error") or row.get("execution_error") or None,
-        "seconds": round(row.get("execution_time") or 0.0, 3),
-    }
-
-
-def _stages(seen: Mapping[str, float], start: float) -> dict[str, float]:
-    """Where the time went: each stage's own seconds, in their order."""
-    stages = {"start": start}
-    before = 0.0
-    for stage, name in (
-        ("started", "to the orchestrator"),
-        ("first file", "to the first file"),
-        ("last file", "files"),
-        ("ended", "callback"),
-    ):
-        at = seen.get(stage, before)
-        stages[name] = at - before
-        before = at
-    return {name: round(seconds, 3) for name, seconds in stages.items()}
 
 
 if __name__ == "__main__":

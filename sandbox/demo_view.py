@@ -10,15 +10,13 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from sandbox.driver import Run
-
 _WIDTH = 160  # of what is not a terminal: a log, a pipe
-_TERMINAL = frozenset({"COMPLETED", "ERROR", "STOPPED"})
+_WAITING = "waiting"
 _COLOURS = {"COMPLETED": "green", "ERROR": "red", "STOPPED": "red", "executing": "yellow"}
 
 
 class View:
-    """Shows one run. `names` are the documents in the order they were given."""
+    """Shows how documents go. `names` are theirs in the order they were given."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._console = Console(highlight=False, emoji=False, width=None if Console().is_terminal else _WIDTH)
@@ -34,28 +32,25 @@ class View:
         """The time in which `update` is called."""
         return self._live if self._console.is_terminal else nullcontext()
 
-    def update(self, run: Run) -> None:
-        """Show how the files stand now."""
+    def update(self, states: Mapping[str, str]) -> None:
+        """Show how these files stand now; the others are as they were."""
+        changed = {name: state for name, state in states.items() if self._shown.get(name, _WAITING) != state}
+        self._shown |= changed
         if self._console.is_terminal:
-            self._live.update(self._progress(run))
+            self._live.update(self._progress())
             return
-        for name in self._names:
-            state = _state(run, name)
-            if self._shown.setdefault(name, "waiting") != state:
-                self._shown[name] = state
-                self._console.print(f"  {name}: {state}", markup=False)
+        for name, state in changed.items():
+            self._console.print(f"  {name}: {state}", markup=False)
 
-    def _progress(self, run: Run) -> Table:
+    def _progress(self) -> Table:
         table = Table("file", "state", box=None, padding=(0, 2))
         for name in self._names:
-            table.add_row(escape(name), _coloured(_state(run, name)))
+            table.add_row(escape(name), _coloured(self._shown.get(name, _WAITING)))
         return table
 
-    def finish(self, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
-        """The table of what came of each file, and where the time went."""
-        table = Table(
-            title=f"execution {summary['execution_id']}: {summary['status']}", title_justify="left", box=SIMPLE_HEAD
-        )
+    def finish(self, what: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """The table of what came of each file, and where the time went; `what` they went through."""
+        table = Table(title=f"{what}: {summary['status']}", title_justify="left", box=SIMPLE_HEAD)
         for column in ("file", "status"):
             table.add_column(column, overflow="fold")
         for column in ("pages", "characters", "seconds"):
@@ -77,20 +72,13 @@ class View:
             f"{summary['successful_files']} of {summary['total_files']} files completed. Time: {times}."
         )
         self._console.print(
-            f"The workers asked the backend {summary['http_requests']} times, and polled {summary['polls']} times."
+            f"The backend was asked {summary['http_requests']} times, and polled {summary['polls']} times."
         )
-
-
-def _state(run: Run, name: str) -> str:
-    status = run.files.get(name, {}).get("status")
-    if status in _TERMINAL:
-        return str(status)
-    return run.progress.get(name) or status or "waiting"
 
 
 def _coloured(state: str) -> str:
     colour = _COLOURS.get(state)
-    return f"[{colour}]{state}[/{colour}]" if colour else state
+    return f"[{colour}]{state}[/{colour}]" if colour else escape(state)
 
 
 def _number(value: int | None) -> str:

@@ -16,7 +16,7 @@ import redis
 from sandbox.stack import StackError
 
 _TERMINAL = frozenset({"COMPLETED", "STOPPED", "ERROR"})
-_LONGEST_RUN_SECONDS = 900
+LONGEST_RUN_SECONDS = 900
 _LOOK_SECONDS = 0.1
 _UNSENDABLE = re.compile(r"[^\w .()+,=@-]")
 _LONGEST_NAME = 200
@@ -66,6 +66,15 @@ class Run:
         ended = sum(row["status"] in _TERMINAL for row in seen["files"])
         self._mark("last file", ended >= (self.execution["total_files"] or 0))
         self._mark("ended", self.ended)
+
+    def states(self) -> dict[str, str]:
+        """Where each file is, by its given name: as the workers say, until the backend says that it has ended."""
+        return {name: self._state(name) for name in self.names.values()}
+
+    def _state(self, name: str) -> str:
+        status = self.files.get(name, {}).get("status")
+        told = None if status in _TERMINAL else self.progress.get(name)
+        return told or status or "waiting"
 
     @property
     def ended(self) -> bool:
@@ -134,21 +143,31 @@ class Driver:
     def post(self, deployment: Deployment, documents: Mapping[str, Path], **options: str) -> Run:
         """Post documents by the names they are given, with options of the API; does not wait for their end."""
         names = _sendable(documents)
-        parts = [
-            ("files", (name, documents[given].read_bytes(), mimetypes.guess_type(name)[0]))
-            for name, given in names.items()
-        ]
         answer = self._http.post(
-            deployment.path, data={"timeout": "-1", **options}, files=parts, headers=_bearer(deployment.api_key)
+            deployment.path,
+            data={"timeout": "-1", **options},
+            files=_parts(names, documents),
+            headers=_bearer(deployment.api_key),
         )
         return Run(_json(answer)["execution_id"], names)
+
+    def stage(self, deployment: Deployment, name: str, document: Path) -> dict[str, Any]:
+        """Have an execution made of one document that no worker is told of.
+
+        Returns: `{execution_id, workflow_id, file}`, the file as a message would have told of it.
+        """
+        parts = _parts(_sendable([name]), {name: document})
+        path = f"/sandbox/staged/{deployment.organization_id}/{deployment.api_name}/"
+        answer = _json(self._http.post(path, files=parts, headers=self._control))
+        (file,) = answer.pop("files").values()
+        return {**answer, "file": file}
 
     def start_pipeline(self, made: Mapping[str, Any]) -> Run:
         """Start the pipeline that `setup/` made."""
         path = f"/pipeline/api/{made['organization_id']}/{made['pipeline_id']}/"
         return Run(_json(self._http.post(path, headers=_bearer(made["api_key"])))["execution_id"])
 
-    def watch(self, run: Run, seconds: float = _LONGEST_RUN_SECONDS) -> Iterator[Run]:
+    def watch(self, run: Run, seconds: float = LONGEST_RUN_SECONDS) -> Iterator[Run]:
         """Look again and again until the execution has ended.
 
         Raises:
@@ -190,6 +209,13 @@ def _sendable(given: Iterable[str]) -> dict[str, str]:
             sent = f"_{sent}"
         found[sent] = name
     return found
+
+
+def _parts(names: Mapping[str, str], documents: Mapping[str, Path]) -> list[tuple[str, Any]]:
+    """A form's files: documents by their given names, under those that are sent."""
+    return [
+        ("files", (name, documents[given].read_bytes(), mimetypes.guess_type(name)[0])) for name, given in names.items()
+    ]
 
 
 def _bearer(key: str) -> dict[str, str]:

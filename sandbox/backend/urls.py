@@ -118,6 +118,7 @@ urlpatterns = [
     path("sandbox/health", control.Health.as_view()),
     path("sandbox/setup/", control.Setup.as_view()),
     path("sandbox/seed/", control.SeedRecordings.as_view()),
+    path("sandbox/staged/<organization>/<api_name>/", public.StagedApi.as_view()),
     path("sandbox/executions/<execution_id>/", control.ExecutionView.as_view()),
     path("sandbox/evidence", evidence.EvidenceView.as_view()),
     path("sandbox/hooks/", hooks.Received.as_view()),

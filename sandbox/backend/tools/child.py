@@ -1,7 +1,7 @@
 """The program in which documents are read: `python -m sandbox.backend.tools.child`.
 
-One JSON line in, `{"path", "mime_type"}`, one JSON line out, `{"result"}` or `{"error"}`; the end of its input ends it.
-It knows neither Django nor any key: what it reads comes from strangers.
+One JSON line in, `{"path", "mime_type", "page"}`, one JSON line out, `{"result"}` or `{"error"}`; the end of its input
+ends it. A page of null is the whole document. It knows neither Django nor any key: what it reads comes from strangers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from sandbox.backend.tools.pages import analyse
 from sandbox.extraction.document import ExtractionError
 from sandbox.extraction.tool import extract
 
@@ -47,8 +48,9 @@ def _read(stream: IO[str], requests: queue.SimpleQueue[str]) -> None:
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
+    path, mime_type, page = Path(request["path"]), request["mime_type"], request["page"]
     try:
-        return {"result": extract(Path(request["path"]), request["mime_type"])}
+        return {"result": extract(path, mime_type) if page is None else analyse(path, mime_type, page)}
     except ExtractionError as error:
         return {"error": str(error)}
     except MemoryError:

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,14 +34,14 @@ class ToolProcess:
     def __init__(self) -> None:
         self._child: subprocess.Popen[str] | None = None
 
-    def run(self, path: Path, mime_type: str | None, limit_seconds: float) -> dict[str, Any]:
-        """The extraction's answer, or ToolError."""
+    def run(self, request: Mapping[str, Any], limit_seconds: float) -> dict[str, Any]:
+        """The child's answer to that request, or ToolError."""
         child = self._running()
         timed_out = threading.Event()
         timer = threading.Timer(limit_seconds, self._give_up, [child, timed_out])
         timer.start()
         try:
-            line = _ask(child, json.dumps({"path": str(path), "mime_type": mime_type}))
+            line = _ask(child, json.dumps(request))
         finally:
             timer.cancel()
         if not line.endswith("\n"):  # it died, perhaps in the middle of its answer

@@ -24,7 +24,7 @@ from sandbox.backend.models import COMPLETED, ERROR, EXECUTING, FileExecution, T
 from sandbox.backend.sources import resolve_source
 from sandbox.backend.staging import resolve_staged
 from sandbox.backend.switches import switchboard
-from sandbox.backend.tools import destination
+from sandbox.backend.tools import destination, pages
 from sandbox.backend.tools.pool import pool
 from sandbox.backend.tools.process import ToolError
 
@@ -35,7 +35,7 @@ _AGAIN_SECONDS = 1.0
 @dataclass(frozen=True)
 class Job:
     """What a run needs to know; it is carried out after the request is answered. `path` is None without a document,
-    `table` without a destination."""
+    `table` without a destination, `page` for the whole document."""
 
     key: uuid.UUID
     file_name: str
@@ -43,17 +43,25 @@ class Job:
     mime_type: str | None
     path: Path | None
     table: str | None
+    page: int | None
 
 
-def job_of(file: FileExecution, file_data: dict[str, Any]) -> Job:
-    """The job of a file execution; `file_data` is what the worker knows of the file."""
-    workflow, given = file.execution.workflow, file_data.get("file_path") or ""
+def job_of(file: FileExecution, file_data: dict[str, Any], page: int | None) -> Job:
+    """The job of a file execution; `file_data` is what the worker knows of the file.
+
+    With a page, the name and the path may say which behind a `#page=`, so that each page has a row of its own.
+    """
+    mark = pages.mark(page)
+    name, given = file.file_name.removesuffix(mark), (file_data.get("file_path") or "").removesuffix(mark)
+    workflow = file.execution.workflow
     if workflow.workflow_type == "API":
         path, table = resolve_staged(workflow.organization, given), None
     else:
         ends = workflow.ends()
         path, table = resolve_source(ends["SOURCE"], given), ends["DESTINATION"].configuration["table"]
-    return Job(file.pk, file.file_name, file.file_hash, file_data.get("mime_type"), path, table)
+    # The destination has a row for each document, and not for its pages.
+    table = table if page is None else None
+    return Job(file.pk, name, file.file_hash, file_data.get("mime_type"), path, table, page)
 
 
 def abandoned(run: ToolRun) -> bool:
@@ -112,10 +120,12 @@ def _use_tool(job: Job, tool: str) -> tuple[dict[str, Any], dict[str, Any]]:
         text = f"echo of {job.file_name}"
         counts = {"pages": 1, "words": len(text.split()), "characters": len(text)}
         result: dict[str, Any] = {"text": text, "mime_type": job.mime_type, **counts, "metadata": {}}
+        result = result if job.page is None else pages.facts(job.page, text, job.mime_type)
         return result, {**metadata, "file_hash": job.file_hash}
     if job.path is None:
         raise ToolError(f"there is no file for {job.file_name!r}")
-    result = pool().process().run(job.path, job.mime_type, settings.SANDBOX.tool_limit_seconds)
+    request = {"path": str(job.path), "mime_type": job.mime_type, "page": job.page}
+    result = pool().process().run(request, settings.SANDBOX.tool_limit_seconds)
     with job.path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return result, {**metadata, "file_hash": digest}

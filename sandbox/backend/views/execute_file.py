@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from sandbox.backend.http import InternalView, RefusedError, body_of, refuse
 from sandbox.backend.models import COMPLETED, EXECUTING, FileExecution, ToolRun
 from sandbox.backend.tenancy import as_uuid
-from sandbox.backend.tools import runs
+from sandbox.backend.tools import pages, runs
 from sandbox.backend.tools.pool import pool
 
 POLL_AFTER_SECONDS = 0.5
@@ -53,7 +53,7 @@ class ExecuteFile(InternalView):
     @staticmethod
     def _accept(file: FileExecution, file_data: dict[str, Any]) -> None:
         """The place first, the claim second: a claim without a place would be a file that nobody runs."""
-        job = runs.job_of(file, file_data)
+        job = runs.job_of(file, file_data, _page(file_data))
         if runs.instant():
             if runs.claim(file.pk):
                 runs.carry_out(job)
@@ -68,6 +68,13 @@ class ExecuteFile(InternalView):
                 pool().cancel()
         if claimed:
             runs.start(job)
+
+
+def _page(file_data: dict[str, Any]) -> int | None:
+    try:
+        return pages.asked(file_data.get("custom_data"))
+    except ValueError as error:
+        raise refuse(400, str(error)) from error
 
 
 class ExecutedFile(InternalView):

@@ -1,7 +1,8 @@
 """The public side: what a user of the platform calls, with the key of a deployment or pipeline.
 
 POST `/deployment/api/{organization}/{api_name}/` starts an execution on uploaded documents, GET with `execution_id`
-fetches its results; POST and GET `/pipeline/api/{organization}/{pipeline_id}/` do the same for a source folder.
+fetches its results; POST and GET `/pipeline/api/{organization}/{pipeline_id}/` do the same for a source folder. POST
+`/sandbox/staged/{organization}/{api_name}/` is the sandbox's own: an execution of which no worker is told.
 """
 
 from __future__ import annotations
@@ -58,17 +59,12 @@ class DeploymentApi(_Public):
     def post(self, request: Request, organization: str, api_name: str) -> Response:
         deployment = self._deployment(organization, api_name)
         execution_id = uuid.uuid4()
-        folder = staging.folder_of(deployment.organization, execution_id)
-        # Before the body is touched: parsing is what writes the files.
-        request.upload_handlers = [staging.StagingHandler(folder)]
-        with ExitStack() as not_started:
-            not_started.callback(staging.remove, folder)
+        with _staging(request, deployment, execution_id) as not_started:
             form = request.data
             wait, flags = _seconds(form.get("timeout")), _flags(form)
-            files = _files(request)
-            hashes = {name: file.file_hash_data(number, name) for number, (name, file) in enumerate(files.items(), 1)}
+            hashes = _files(request)
             with _committed_late():
-                row = _create(execution_id, deployment, len(files), form.get("tags"))
+                row = _create(execution_id, deployment, len(hashes), form.get("tags"))
                 sent = _send(row, deployment, publisher.API_QUEUE, hashes, flags)
             if not sent:
                 return Response(_started(row, deployment), status=503)
@@ -84,10 +80,45 @@ class DeploymentApi(_Public):
         return _outcome(row, deployment, unfinished=422)
 
     def _deployment(self, organization: str, api_name: str) -> ApiDeployment:
-        rows = ApiDeployment.objects.select_related("organization", "workflow")
-        row = rows.filter(organization__organization_id=organization, api_name=api_name, is_active=True).first()
+        row = _active(organization, api_name)
         self.authorize(row)
         return cast("ApiDeployment", row)
+
+
+class StagedApi(InternalView):
+    """An execution with its documents, as a deployment makes it, and no message: whoever staged it writes its status.
+
+    Answers `{execution_id, workflow_id, files: {name: FileHashData}}`, the entries as the message would have had them.
+    """
+
+    def post(self, request: Request, organization: str, api_name: str) -> Response:
+        deployment = _active(organization, api_name)
+        if deployment is None:
+            raise refuse(404, "API not found")
+        execution_id = uuid.uuid4()
+        with _staging(request, deployment, execution_id) as not_started:
+            files = _files(request)
+            row = _create(execution_id, deployment, len(files), request.data.get("tags"))
+            not_started.pop_all()
+        return Response({"execution_id": str(row.id), "workflow_id": str(row.workflow_id), "files": files})
+
+
+def _active(organization: str, api_name: str) -> ApiDeployment | None:
+    rows = ApiDeployment.objects.select_related("organization", "workflow")
+    row: ApiDeployment | None
+    row = rows.filter(organization__organization_id=organization, api_name=api_name, is_active=True).first()
+    return row
+
+
+@contextmanager
+def _staging(request: Request, deployment: ApiDeployment, execution_id: uuid.UUID) -> Iterator[ExitStack]:
+    """The request's documents go to the disk, and away again if the stack that is given has not been emptied."""
+    folder = staging.folder_of(deployment.organization, execution_id)
+    # Before the body is touched: parsing is what writes the files.
+    request.upload_handlers = [staging.StagingHandler(folder)]
+    with ExitStack() as not_started:
+        not_started.callback(staging.remove, folder)
+        yield not_started
 
 
 class PipelineApi(_Public):
@@ -131,14 +162,16 @@ def _seconds(text: str | None) -> float:
         raise refuse(400, "timeout must be a number of seconds, or -1") from None
 
 
-def _files(request: Request) -> dict[str, staging.Staged]:
+def _files(request: Request) -> dict[str, dict[str, Any]]:
+    """The documents by their names, as messages tell of them."""
     uploaded = request.FILES.getlist(staging.FIELD)
     if not uploaded:
         raise refuse(400, f"At least one document is required, in the field {staging.FIELD!r}")
     try:
-        return staging.unique_names(uploaded)
+        files = staging.unique_names(uploaded)
     except ValueError as error:
         raise refuse(400, str(error)) from error
+    return {name: file.file_hash_data(number, name) for number, (name, file) in enumerate(files.items(), 1)}
 
 
 def _json(text: str | None) -> Any:

@@ -14,7 +14,10 @@ import psutil
 import psycopg
 import pytest
 
+from sandbox.extraction.tool import extract
+
 SAMPLES = Path(__file__).resolve().parents[3] / "sandbox/samples"
+NO_PAGE = "page in custom_data must be the number of a page, from 1"
 
 
 def finished(backend: Any, body: dict[str, Any]) -> dict[str, Any]:
@@ -174,6 +177,43 @@ def test_source_files_are_read_and_written_to_the_destination_once(etl: Any) -> 
     for body in bodies.values():
         etl.execute(body)
     assert etl.control("GET", "stats")["destination_rows"] == before + 2
+
+
+def test_a_page_is_read_alone_and_is_no_row_of_the_destination(etl: Any) -> None:
+    execution_id = etl.execution()
+    file = source_files(etl, execution_id)["files"]["sub/invoice.pdf"]
+    before = etl.control("GET", "stats")["destination_rows"]
+    texts = extract(SAMPLES / "invoice.pdf")["text"].split("\f")
+    bodies = []
+    for page in range(1, 5):
+        marked = {name: f"{file[name]}#page={page}" for name in ("file_name", "file_path")}
+        body = etl.file(execution_id, marked["file_name"], **{**file, **marked})
+        body["file_data"]["custom_data"] = {"page": page}
+        etl.execute(body)
+        bodies.append(body)
+    *pages, none = (finished(etl, body) for body in bodies)
+    assert [page["result"] for page in pages] == [
+        {
+            "page": number,
+            "mime_type": "application/pdf",
+            "words": len(text.split()),
+            "characters": len(text),
+            "lines": len(text.splitlines()),
+        }
+        for number, text in enumerate(texts, 1)
+    ]
+    assert (none["status"], none["error"]) == ("ERROR", "the document has 3 pages of text, and no page 4.")
+    assert etl.control("GET", "stats")["destination_rows"] == before
+
+
+@pytest.mark.parametrize("page", [0, -1, "2", True, 1.5])
+def test_what_is_no_page_is_refused(echo: Any, page: Any) -> None:
+    body = echo.file(echo.execution())
+    body["file_data"]["custom_data"] = {"page": page}
+    answer = echo.execute(body)
+    assert (answer.status_code, answer.json()["error"]) == (400, NO_PAGE)
+    body["file_data"]["custom_data"] = {"page": None, "whatever": page}
+    assert echo.execute(body).json()["result"]["text"] == "echo of a.pdf"
 
 
 def test_processed_source_files_are_left_out_with_history(etl: Any) -> None:

@@ -45,6 +45,14 @@ def post(backend: Any, files: list[tuple[str, bytes]], **form: Any) -> httpx.Res
     return http.post(path, files=parts, data=form, headers={"Authorization": f"Bearer {key}"})
 
 
+def stage(backend: Any, files: list[tuple[str, bytes]], api_name: str | None = None, **headers: str) -> httpx.Response:
+    made = backend.organization
+    path = f"/sandbox/staged/{made['organization_id']}/{api_name or made['api_name']}/"
+    parts = [("files", (name, content)) for name, content in files]
+    http: httpx.Client = backend.http
+    return http.post(path, files=parts, headers=headers)
+
+
 def staged(backend: Any) -> list[str]:
     """The executions whose documents are still on the disk."""
     folder = backend.log.parent / "storage/unstract/api" / backend.organization["organization_id"]
@@ -128,6 +136,31 @@ def test_staged_documents_are_what_the_tool_reads(echo: Any, environment: dict[s
         "characters": 16,
         "metadata": {"encoding": "utf-8", "lines": 1},
     }
+
+
+def test_a_staged_execution_is_as_a_posted_one_and_no_worker_is_told(
+    echo: Any, store: redis.Redis, environment: dict[str, str]
+) -> None:
+    documents = [("a.txt", b"one"), ("a.txt", b"two")]
+    body = stage(echo, documents).json()
+    posted = post(echo, documents).json()["execution_id"]
+    sent = message(environment["CELERY_BROKER_URL"], "celery_api_deployments")  # the only one: of what was posted
+    told = json.loads(json.dumps(sent["args"][3]).replace(posted, body["execution_id"]))
+    assert body == {"execution_id": body["execution_id"], "workflow_id": sent["args"][1], "files": told}
+    shown = [echo.control("GET", f"executions/{key}/")["execution"] for key in (posted, body["execution_id"])]
+    assert {**shown[0], "id": ""} == {**shown[1], "id": ""}
+    assert set(staged(echo)) == {posted, body["execution_id"]}
+    finish(echo, store, body["execution_id"])
+    path = f"/deployment/api/{echo.organization['organization_id']}/{echo.organization['api_name']}/"
+    assert fetch(echo, f"{path}?execution_id={body['execution_id']}").status_code == 200
+    assert staged(echo) == [posted]
+
+
+def test_what_cannot_be_staged_leaves_nothing(echo: Any) -> None:
+    assert stage(echo, [("n" * 300, b"one")]).status_code == 400
+    assert staged(echo) == []
+    assert stage(echo, [("a.txt", b"one")], api_name="nothing").status_code == 404
+    assert stage(echo, [("a.txt", b"one")], Authorization=f"Bearer {echo.organization['api_key']}").status_code == 401
 
 
 def test_results_are_given_once(echo: Any, store: redis.Redis) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from config.queue_routing import QUEUES, Priority
 from config.workers import Pool, Profile
 from shared.config import Settings
 from shared.variables import SettingsError, integer, number, read

@@ -43,13 +43,13 @@ def limits(profile: Profile, queues: Iterable[str], slots: int) -> dict[str, int
         return {}
     rows = [worker for worker in profile.workers if consumed & set(worker.queues)]
     room = sum(worker.pool.slots for worker in rows)
-    most = (slots - 1) // len(low)
-    return {
-        queue: min(most, max(1, slots * worker.pool.slots // room // len({QUEUES[one] for one in worker.queues})))
+    found = {
+        queue: max(1, slots * worker.pool.slots // room // len({QUEUES[one] for one in worker.queues}))
         for worker in rows
         for queue in worker.queues
         if queue in low
     }
+    return found if sum(found.values()) < slots else {queue: (slots - 1) // len(low) for queue in found}
 
 
 class InHand:

@@ -39,6 +39,32 @@ _FILES = (
     Panel(title="Batches that end, by outcome", queries={"{{outcome}}": increase(metrics.BATCHES, "outcome")}),
 )
 
+_WORKFLOWS = (
+    Panel(
+        title="Runs that end, by workflow and status",
+        queries={"{{workflow}} {{status}}": increase(metrics.WORKFLOW_RUNS, "workflow, status")},
+    ),
+    Panel(
+        title="Seconds from a run's start to its end",
+        queries={
+            f"{{{{workflow}}}} {name}": quantile(metrics.WORKFLOW_RUN_SECONDS, share, "workflow")
+            for name, share in QUANTILES.items()
+        },
+        unit="s",
+    ),
+    Panel(
+        title="Steps by what they come to",
+        about="retrying: an attempt that is made again.",
+        queries={"{{step}} {{outcome}}": increase(metrics.WORKFLOW_STEPS, "step, outcome")},
+    ),
+    Panel(
+        title="Seconds of one attempt, 95 of 100",
+        queries={"{{workflow}} {{step}}": quantile(metrics.WORKFLOW_STEP_SECONDS, QUANTILES["p95"], "workflow, step")},
+        unit="s",
+        width=24,
+    ),
+)
+
 _BESIDES = (
     Panel(
         title="What the reaper did",
@@ -76,5 +102,5 @@ EXECUTIONS = Board(
     name="executions",
     title="Workers: executions",
     about="What users have of it: how many executions end, how, and how long they take.",
-    rows={"Executions": _EXECUTIONS, "Files": _FILES, "Besides": _BESIDES},
+    rows={"Executions": _EXECUTIONS, "Files": _FILES, "Workflows": _WORKFLOWS, "Besides": _BESIDES},
 )

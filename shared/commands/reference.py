@@ -13,7 +13,7 @@ from typing import Any
 
 import monitoring.prometheus_metrics  # noqa: F401 # declares them
 from monitoring.registry import DECLARED
-from shared.config import BaseSettings, FlowerSettings, MonitorSettings, Settings
+from shared.config import BaseSettings, ClientSettings, FlowerSettings, MonitorSettings, Settings
 from shared.process_health import PAGES as PROBES
 from shared.variables import takes_file
 
@@ -24,7 +24,7 @@ _BELOW = "# --- The settings, as scripts/render_docs.py writes them; what else i
 
 def _settings() -> Iterator[tuple[Mapping[str, Any], str]]:
     """Every variable of the settings, and who reads it."""
-    apart = {"monitor": MonitorSettings, "flower": FlowerSettings}
+    apart = {"monitor": MonitorSettings, "flower": FlowerSettings, "who starts workflows": ClientSettings}
     readers = {**apart, "workers": Settings, "all": BaseSettings}
     by = {spec.name: reader for reader, settings in readers.items() for spec in fields(settings)}
     own = (spec for name, settings in apart.items() for spec in fields(settings) if by[spec.name] == name)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER_PATH = ("config", "monitoring", "shared", "api_deployment", "general", "file_processing", "callback")
-APART = ("scripts", "shared/commands")
+APART = ("scripts", "shared/commands", "shared/workflows")
 WORKER_PATH_LINES = 8_200
 APART_LINES = 2_500
 FILE_LINES = 350

@@ -2,6 +2,7 @@
 
 import json
 import time
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -133,7 +134,8 @@ def declare(drawn: Drawn, cancel: Cancel = lambda _run_id: None) -> type[BaseWor
     }
     if drawn.on_failure:
         body["on_failure"] = _on_failure
-    return workflow(name=drawn.name)(type(BaseWorkflow)("Workflow", (BaseWorkflow,), body))
+    made: type[BaseWorkflow] = types.new_class("Workflow", (BaseWorkflow,), exec_body=lambda found: found.update(body))
+    return workflow(name=drawn.name)(made)
 
 
 def _on_failure(_self: BaseWorkflow, input_data: Any, ctx: TaskContext) -> None:
@@ -157,14 +159,13 @@ def _method(step: DrawnStep, gives_items: int | None, cancel: Cancel) -> Any:
         value = below + (input_data if step.items is not None else 0) + 1
         return value if gives_items is None else {"value": value, "pages": list(range(gives_items))}
 
-    over = {} if step.items is None else {"map_over": f"{step.parents[0]}.pages"}
     return task(
         name=step.name,
         parents=list(step.parents),
         retries=step.retries,
         backoff_seconds=0,
         when=(lambda _ctx: False) if step.skipped else None,
-        **over,
+        map_over=None if step.items is None else f"{step.parents[0]}.pages",
     )(run)
 
 

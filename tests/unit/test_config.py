@@ -57,6 +57,10 @@ OTHER = {
     "WEBHOOK_ALLOWED_NETWORKS": "10.1.0.0/16, fd00::/8",
     "WEBHOOK_SIGNING_KEY": "another-secret-key",
     "WEBHOOK_TIMEOUT": "5",
+    "WORKFLOW_MODULES": "invoices.workflows, reports",
+    "WORKFLOW_OUTPUT_MAX_BYTES": "65536",
+    "WORKFLOW_MOST_ITEMS": "20",
+    "WORKFLOW_RETENTION_SECONDS": "3600",
 }
 
 

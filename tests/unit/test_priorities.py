@@ -13,11 +13,19 @@ LOW = {queue for queue, priority in QUEUES.items() if priority is Priority.LOW}
 
 
 def test_each_low_queue_has_what_the_registry_gives_its_worker_and_the_rest_is_left() -> None:
-    assert limits(ALL, ALL.queues, 48) == {"file_processing": 16, "api_file_processing": 16}
-    assert limits(ALL, ALL.queues, 6) == {"file_processing": 2, "api_file_processing": 2}
+    assert limits(ALL, ALL.queues, 48) == {
+        "file_processing": 16,
+        "api_file_processing": 16,
+        "workers_workflow_low": 5,  # of a worker that has queues of all three classes
+    }
+    assert limits(ALL, ALL.queues, 6) == {
+        "file_processing": 2,
+        "api_file_processing": 2,
+        "workers_workflow_low": 1,
+    }
 
 
-@pytest.mark.parametrize("slots", range(3, 100))
+@pytest.mark.parametrize("slots", range(4, 100))
 def test_a_slot_is_always_left_and_every_low_queue_has_one(slots: int) -> None:
     found = limits(ALL, ALL.queues, slots)
     assert set(found) == LOW
@@ -27,7 +35,7 @@ def test_a_slot_is_always_left_and_every_low_queue_has_one(slots: int) -> None:
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
 def test_low_queues_are_limited_where_they_have_company(profile: Profile) -> None:
-    assert bool(limits(ALL, profile.queues, 48)) == (profile is ALL)
+    assert bool(limits(ALL, profile.queues, 48)) == (profile.name in {"all", "general"})
 
 
 def test_what_is_consumed_counts_and_not_what_the_profile_has() -> None:
@@ -37,7 +45,7 @@ def test_what_is_consumed_counts_and_not_what_the_profile_has() -> None:
     assert limits(ALL, sorted(LOW), 48) == {}
 
 
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("slots", [1, 2, 3])
 def test_where_nothing_can_be_left_a_start_says_so(slots: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert limits(ALL, ALL.queues, slots) == {}
     said = capsys.readouterr()

@@ -8,7 +8,7 @@ import pytest
 from config.workers import PROFILES, WORKERS
 from monitoring.registry import DECLARED
 from shared.commands import reference
-from shared.config import FlowerSettings, MonitorSettings, Settings
+from shared.config import ClientSettings, FlowerSettings, MonitorSettings, Settings
 from tests.fakes import settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def test_what_has_no_default_is_required_and_secrets_may_stand_in_files() -> Non
     assert rows["`LEASE_SECONDS`"][1:] == ("15", rows["`LEASE_SECONDS`"][2], "all")
     assert rows["`RABBITMQ_MANAGEMENT_URL`, `…_FILE`"][3] == "monitor"
     assert rows["`FLOWER_BASIC_AUTH`, `…_FILE`"][1::2] == ("required", "flower")
-    readers = (Settings, MonitorSettings, FlowerSettings)
+    readers = (Settings, MonitorSettings, FlowerSettings, ClientSettings)
     assert len(rows) == len({name for reader in readers for name in reader.__dataclass_fields__}) + 1
 
 

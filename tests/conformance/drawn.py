@@ -1,6 +1,7 @@
 """Workflows as data: drawn at random, declared as classes, and worked out on paper, without any engine."""
 
 import json
+import random
 import time
 import types
 from collections.abc import Callable, Mapping
@@ -213,3 +214,27 @@ def workflows(draw: st.DrawFn, *, most: int = 6, cancels: bool = False) -> Drawn
         at = draw(st.integers(0, len(steps) - 1))
         steps[at] = DrawnStep(**{**asdict(steps[at]), "cancels": True, "skipped": False, "failures": 0})
     return Drawn(f"drawn-{draw(st.integers(0, 10**12))}", tuple(steps), draw(st.booleans()))
+
+
+def by_seed(seed: int) -> Drawn:
+    """A workflow of the same kind, the same in every process; its attempts take a moment, in which they can be killed."""
+    chance = random.Random(seed)  # noqa: S311 # it guards nothing
+    steps: list[DrawnStep] = []
+    for at in range(chance.randint(4, 7)):
+        names = [step.name for step in steps]
+        parents = tuple(chance.sample(names, chance.randint(1, min(2, len(names))))) if names else ()
+        lists = {step.parents[0] for step in steps if step.items is not None}
+        single = parents and steps[names.index(parents[0])].items is None and parents[0] not in lists
+        steps.append(
+            DrawnStep(
+                name=f"s{at}",
+                parents=parents,
+                failures=chance.choice([0, 0, 1, 1, 2, ALWAYS]),
+                retries=chance.choice([1, 2, 2]),
+                items=chance.randint(2, 6) if single and chance.random() < 0.5 else None,
+                failing=(0, 2),
+                skipped=chance.random() < 0.1,
+                seconds=chance.uniform(0.05, 0.3),
+            )
+        )
+    return Drawn(f"seed-{seed}", tuple(steps), on_failure=chance.random() < 0.7)

@@ -50,22 +50,23 @@ def run(world: World, drawn: Drawn, folder: Path) -> tuple[TaskClient, str, Jour
 def test_a_run_ends_as_it_does_on_paper(world: World, tmp_path: Path, drawn: Drawn) -> None:
     paper = expected(drawn)
     client, run_id, journal = run(world, drawn, tmp_path)
-    _check_end(client, run_id, drawn, paper)
+    check_end(client, run_id, drawn, paper)
     view = client.status(run_id)
     assert {name: step.state for name, step in view.steps.items() if name != ON_FAILURE} == paper.states
     assert {name: step.attempts for name, step in view.steps.items() if name != ON_FAILURE} == paper.attempts
     _check_journal(drawn, paper, journal)
 
 
-def _check_end(client: TaskClient, run_id: str, drawn: Drawn, paper: Expected) -> None:
+def check_end(client: TaskClient, run_id: str, drawn: Drawn, paper: Expected, seconds: float = _SECONDS) -> None:
+    """The result, or what has failed, as on paper."""
     parents = {parent for step in drawn.steps for parent in step.parents}
     leaves = {step.name for step in drawn.steps} - parents
     if paper.status is RunStatus.SUCCEEDED:
-        result = client.result(run_id, _SECONDS)
+        result = client.result(run_id, seconds)
         assert plain(result) == {name: value for name, value in paper.outputs.items() if name in leaves}
         return
     with pytest.raises(RunFailedError) as failed:
-        client.result(run_id, _SECONDS)
+        client.result(run_id, seconds)
     told = [failed.value, *failed.value.others]
     assert [(one.step, one.attempt, one.index) for one in told] == paper.failed
     assert all(one.reason == f"RuntimeError: attempt {one.attempt} of {one.step} fails" for one in told)
@@ -95,7 +96,7 @@ def test_a_run_that_is_cancelled_from_within_ends_cancelled(world: World, tmp_pa
     [cancelling] = [step for step in drawn.steps if step.cancels]
     client, run_id, journal = run(world, drawn, tmp_path)
     if not paper.attempts[cancelling.name]:  # it is never reached
-        _check_end(client, run_id, drawn, paper)
+        check_end(client, run_id, drawn, paper)
         return
     with pytest.raises(RunCancelledError):
         client.result(run_id, _SECONDS)

@@ -26,7 +26,7 @@ from shared.passage import Passage, carrying, current, passage_of
 from shared.tracing import Say
 
 _FLUSH_SECONDS = 2.0
-_IDS = ("execution_id", "organization_id", "file_execution_id")
+_IDS = ("execution_id", "organization_id", "file_execution_id", "run_id", "workflow", "step")
 _EXPORTERS: dict[str, Callable[[], SpanExporter]] = {"otlp": OTLPSpanExporter, "console": ConsoleSpanExporter}
 _W3C = TraceContextTextMapPropagator()
 

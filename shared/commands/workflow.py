@@ -183,7 +183,7 @@ def _tell(client: TaskClient, run_id: str, stream: TextIO, ended: Counter[str], 
         ended[event.step] += event.state in ENDED
         said.append(f"{ended[event.step]}/{view.steps[event.step].items} ended")
         who = f"{who}[{event.index}]"
-    _say(f"{event.at - view.began:8.1f} s  {who}  {event.state}  {', '.join(said)}".rstrip(), stream)
+    _say(f"{max(0.0, event.at - view.began):8.1f} s  {who}  {event.state}  {', '.join(said)}".rstrip(), stream)
 
 
 @contextmanager

@@ -6,25 +6,25 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
-from sandbox.stack import wait_for
+from sandbox.stack import Stack, wait_for
 from tests.acceptance.test_command_line import BIN, ROOT
 
 INPUT = json.dumps({"pages": ["eins", "smudged", "für"], "classify": True})
 RESULT = {"report": {"text": "EINS SMUDGED FÜR", "class": "invoice"}}
-ELSEWHERE = [sys.executable, "-P", str(Path(__file__).with_name("workflows_elsewhere.py"))]
+MODULE = "tests.workflows_for_tests"
 COMMAND = [str(BIN / "workers"), "workflow"]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    ours = {"WORKFLOW_MODULES": "tests.workflows_for_tests", "TASK_QUEUE_BACKEND": "local", "PYTHONPATH": str(ROOT)}
+    ours = {"WORKFLOW_MODULES": MODULE, "TASK_QUEUE_BACKEND": "local", "PYTHONPATH": str(ROOT)}
     return {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(ROOT), "LANG": "C.UTF-8", **ours, **variables}
 
 
@@ -46,11 +46,32 @@ def workflow(*arguments: str, given: str = "", **variables: str) -> "subprocess.
     return ran
 
 
-def elsewhere(name: str, given: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The command beside a run that is not of its process."""
-    ran = typed([*ELSEWHERE, name, given, *arguments], TASK_QUEUE_BACKEND="celery")
-    assert "Traceback" not in ran.stderr
-    return ran
+Elsewhere = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Stack]:
+    """A worker that takes steps, on a broker of its own."""
+    with Stack() as stack:
+        stack.start_redis()
+        stack.start_workers("general", WORKFLOW_MODULES=MODULE, OTEL_TRACES_EXPORTER="console", PYTHONPATH=str(ROOT))
+        stack.wait_until_ready()
+        yield stack
+
+
+@pytest.fixture
+def elsewhere(workers: Stack) -> Elsewhere:
+    """The command beside a run that the workers have: RUN is its id, ENDED behind all else has it end before."""
+    fleet = workers.environment(TASK_QUEUE_BACKEND="celery")
+
+    def command(name: str, given: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        run_id = workflow("run", name, "--no-wait", "--input", "-", given=given, **fleet).stdout.strip()
+        if arguments[-1] == "ENDED":
+            workflow("status", run_id, "--watch", **fleet)
+        argv = [run_id if argument == "RUN" else argument for argument in arguments if argument != "ENDED"]
+        return workflow(*argv, **fleet)
+
+    return command
 
 
 def without_times(text: str) -> list[str]:
@@ -268,10 +289,10 @@ def test_ctrl_c_cancels_a_local_run(watch: list[str], tmp_path: Path) -> None:
     assert re.search(r"workers: run \w+ is not waited for any more; it was cancelled", err)
 
 
-def test_ctrl_c_leaves_another_run_alone_and_says_how_to_follow_it(tmp_path: Path) -> None:
+def test_ctrl_c_leaves_another_run_alone_and_says_how_to_follow_it(workers: Stack, tmp_path: Path) -> None:
     (tmp_path / "input.json").write_text(waiting(tmp_path))
-    command = [*ELSEWHERE, "failing", "null", "run", "waiting", "--input", str(tmp_path / "input.json")]
-    with started(command, TASK_QUEUE_BACKEND="celery") as process:
+    command = [*COMMAND, "run", "waiting", "--input", str(tmp_path / "input.json")]
+    with started(command, **workers.environment(TASK_QUEUE_BACKEND="celery")) as process:
         wait_for((tmp_path / "begun").exists, 30, "the step")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
@@ -283,7 +304,7 @@ def test_ctrl_c_leaves_another_run_alone_and_says_how_to_follow_it(tmp_path: Pat
     ]
 
 
-def test_a_run_elsewhere_is_started_and_left(tmp_path: Path) -> None:
+def test_a_run_elsewhere_is_started_and_left(elsewhere: Elsewhere, tmp_path: Path) -> None:
     (tmp_path / "input.json").write_text(waiting(tmp_path))
     command = ["run", "waiting", "--no-wait", "--input", str(tmp_path / "input.json")]
     ran = elsewhere("failing", "null", *command, "--run-key", "once", "--organization", "org_1")
@@ -292,7 +313,7 @@ def test_a_run_elsewhere_is_started_and_left(tmp_path: Path) -> None:
     assert elsewhere("failing", "null", *command, "--watch").returncode == 2
 
 
-def test_the_status_of_a_run_says_what_became_of_each_step() -> None:
+def test_the_status_of_a_run_says_what_became_of_each_step(elsewhere: Elsewhere) -> None:
     ran = elsewhere("failing", "null", "status", "RUN", "ENDED")
     assert (ran.returncode, ran.stderr) == (1, "")
     lines = ran.stdout.splitlines()
@@ -309,7 +330,7 @@ def test_the_status_of_a_run_says_what_became_of_each_step() -> None:
     assert re.search(r"◆─╯ report .* 1/2 half of it", ran.stdout)
 
 
-def test_the_status_of_a_run_is_json() -> None:
+def test_the_status_of_a_run_is_json(elsewhere: Elsewhere) -> None:
     ran = elsewhere("failing", "null", "status", "RUN", "--json", "--watch")
     assert (ran.returncode, ran.stderr) == (1, "")
     found = json.loads(ran.stdout)
@@ -317,14 +338,14 @@ def test_the_status_of_a_run_is_json() -> None:
     assert found["steps"]["breaks"]["attempt"] == 2
 
 
-def test_a_run_is_watched_until_it_ends() -> None:
+def test_a_run_is_watched_until_it_ends(elsewhere: Elsewhere) -> None:
     ran = elsewhere("failing", "null", "status", "RUN", "--watch")
     assert (ran.returncode, ran.stderr) == (1, "")
     assert without_times(ran.stdout)[0] == "run  running"
     assert without_times(ran.stdout)[-1] == "run  failed"
 
 
-def test_who_cancels_is_told_whether_it_was_that(tmp_path: Path) -> None:
+def test_who_cancels_is_told_whether_it_was_that(elsewhere: Elsewhere, tmp_path: Path) -> None:
     ran = elsewhere("waiting", waiting(tmp_path), "cancel", "RUN")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert re.fullmatch(r"run \w{32} was cancelled\n", ran.stdout)
@@ -333,10 +354,39 @@ def test_who_cancels_is_told_whether_it_was_that(tmp_path: Path) -> None:
     assert re.fullmatch(r"run \w{32} had ended before; nothing was cancelled\n", ran.stdout)
 
 
-def test_a_run_that_is_none_is_told() -> None:
+def test_a_run_that_is_none_is_told(elsewhere: Elsewhere) -> None:
     ran = elsewhere("failing", "null", "status", "0")
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("workers: there is no run 0")
+
+
+def test_a_run_is_seen_as_any_task_is(elsewhere: Elsewhere, workers: Stack) -> None:
+    """Metrics, lines and spans: which run, workflow and step."""
+    ran = elsewhere("document-processing", INPUT, "status", "RUN", "ENDED")
+    run_id = ran.stdout.split()[1]
+    with urlopen(f"http://127.0.0.1:{workers.health_ports['general']}/metrics") as answer:  # our own
+        metrics = answer.read().decode()
+    lines = [line for line in metrics.splitlines() if "document-processing" in line or "workflow_step" in line]
+    for words in (
+        ("workers_workflow_runs_total", "succeeded"),
+        ("workers_workflow_steps_total", '"read-page"', '"retrying"'),
+        ("workers_workflow_run_duration_seconds_count", '"succeeded"'),
+        ("workers_workflow_step_duration_seconds_count", '"fetch"'),
+        ("celery_task_succeeded_total", '"workers.workflow_step"', '"workers_workflow_default"'),
+    ):
+        [found] = [line for line in lines if all(word in line for word in words)]
+        assert float(found.split()[-1]) >= 1, words
+    log = workers.parts["general"].log.read_text()
+    told = [json.loads(line) for line in log.splitlines() if line.startswith('{"') and run_id in line]
+    ended = [line for line in told if line.get("event") == "task_ended"]
+    assert {line["workflow"] for line in ended} == {"document-processing"}
+    assert {line["step"] for line in ended} == {"fetch", "read-page", "classify", "report"}
+    assert {line["item"] for line in ended if line["step"] == "read-page"} == {0, 1, 2}
+    assert {line["request_id"] for line in ended} == {ended[0]["request_id"]}
+    wait_for(lambda: f'"run_id": "{run_id}"' in workers.parts["general"].log.read_text(), 15, "the spans")
+    spans = workers.parts["general"].log.read_text()
+    about = re.findall(rf'"run_id": "{run_id}",\s+"workflow": "([^"]+)",\s+"step": "([^"]+)"', spans)
+    assert {("document-processing", "report"), ("document-processing", "fetch")} <= set(about)
 
 
 def on_a_terminal(command: list[str]) -> tuple[int, str]:

@@ -10,9 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER_PATH = ("config", "monitoring", "shared", "api_deployment", "general", "file_processing", "callback")
-APART = ("scripts", "shared/commands", "shared/workflows")
-WORKER_PATH_LINES = 8_200
+APART = ("scripts", "shared/commands")
+WORKFLOWS = ("shared/workflows",)
+WORKER_PATH_LINES = 8_300
 APART_LINES = 2_500
+WORKFLOWS_LINES = 2_500
 FILE_LINES = 350
 FUNCTION_LINES = 40
 FUNCTION_LINES_P90 = 25
@@ -52,9 +54,11 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             )
 
 
-@pytest.mark.parametrize(("folders", "budget"), [(WORKER_PATH, WORKER_PATH_LINES), (APART, APART_LINES)])
+@pytest.mark.parametrize(
+    ("folders", "budget"), [(WORKER_PATH, WORKER_PATH_LINES), (APART, APART_LINES), (WORKFLOWS, WORKFLOWS_LINES)]
+)
 def test_code_fits_its_budget(folders: tuple[str, ...], budget: int) -> None:
-    others = {path for folder in APART if folder not in folders for path in sources(folder)}
+    others = {path for folder in (*APART, *WORKFLOWS) if folder not in folders for path in sources(folder)}
     assert sum(code_lines(path) for path in sources(*folders) if path not in others) <= budget
 
 

@@ -217,7 +217,7 @@ def workflows(draw: st.DrawFn, *, most: int = 6, cancels: bool = False) -> Drawn
 
 
 def by_seed(seed: int) -> Drawn:
-    """A workflow of the same kind, the same in every process; its attempts take a moment, in which they can be killed."""
+    """A workflow of the same kind, the same in every process; its attempts take a while, in which to kill them."""
     chance = random.Random(seed)  # noqa: S311 # it guards nothing
     steps: list[DrawnStep] = []
     for at in range(chance.randint(4, 7)):

@@ -13,6 +13,8 @@ from shared.health import Finding, Verdict, look
 from shared.logging_utils import configure_logging
 from shared.overrides import load
 from shared.variables import SettingsError
+from shared.workflows.catalogue import refuse_unusable
+from shared.workflows.errors import DeclarationError
 
 _WIDTH = 26
 
@@ -24,7 +26,7 @@ def configuration() -> tuple[Settings | None, list[Finding]]:
     except SettingsError as mistakes:
         return None, [Finding("configuration", Verdict.WRONG, line) for line in str(mistakes).splitlines()]
     found = f"{len(settings.describe())} variables, ENVIRONMENT={settings.environment}"
-    return settings, [Finding("configuration", Verdict.OK, found), *unstartable()]
+    return settings, [Finding("configuration", Verdict.OK, found), *unstartable(), *workflows(settings)]
 
 
 def unstartable() -> Iterator[Finding]:
@@ -35,6 +37,19 @@ def unstartable() -> Iterator[Finding]:
         except SettingsError as mistakes:
             for line in str(mistakes).splitlines():
                 yield Finding(f"profile {profile.name}", Verdict.NOTE, f"it would not start: {line}")
+
+
+def workflows(settings: Settings) -> Iterator[Finding]:
+    """The workflows of WORKFLOW_MODULES, or what is wrong with them."""
+    if not settings.workflow_modules:
+        return
+    try:
+        known = refuse_unusable(PROFILES["general"], settings)
+    except DeclarationError as mistakes:
+        for line in str(mistakes).splitlines():
+            yield Finding("workflows", Verdict.WRONG, line)
+    else:
+        yield Finding("workflows", Verdict.OK, ", ".join(one.name for one in known))
 
 
 def rows(finding: Finding) -> Iterator[str]:

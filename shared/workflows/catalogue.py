@@ -72,20 +72,21 @@ def load(modules: Iterable[str]) -> Catalogue:
     return Catalogue(owners)
 
 
-def refuse_unusable(profile: Profile, settings: Settings) -> None:
+def refuse_unusable(profile: Profile, settings: Settings) -> Catalogue:
     """Refuse to start a process that takes steps, and whose workflows cannot be run on its broker.
 
     RabbitMQ ends the consumer that holds a message for too long, and gives the message to another. A Redis broker
     does the latter alone, which then waits for the lease of the first.
 
+    Returns: the workflows that it will know; none if it takes no steps.
+
     Raises:
         DeclarationError: as `load` does; and for a step that may take longer.
     """
-    if not set(WORKFLOW_QUEUES.values()).intersection(profile.queues):
-        return
-    known = load(settings.workflow_modules)
+    takes_steps = set(WORKFLOW_QUEUES.values()).intersection(profile.queues)
+    known = load(settings.workflow_modules if takes_steps else ())
     if settings.broker_url.reveal().startswith("redis"):
-        return
+        return known
     late = [
         f"step {step.name} of workflow {one.name} may take {step.timeout:g} s, and must take less than "
         f"BROKER_CONSUMER_TIMEOUT, {settings.consumer_timeout}, after which RabbitMQ ends whoever holds its message"
@@ -95,6 +96,7 @@ def refuse_unusable(profile: Profile, settings: Settings) -> None:
     ]
     if late:
         raise DeclarationError("\n".join(late))
+    return known
 
 
 def _at(error: Exception) -> str:

@@ -526,7 +526,8 @@ def main() -> None:
         sys.exit("workers: hatchet cannot start:\nWORKFLOW_MODULES names no module, so there is nothing to run")
     configure_logging(settings.log_level, settings.log_format, settings.secrets())
     log_crashes()
-    sdk_logger.handlers.clear()  # its lines are written as all others are, without secrets
+    # Its lines are written as all others are, without secrets; but for those of its listener, a process of its own.
+    sdk_logger.handlers.clear()
     sdk_logger.propagate = True
     engine.hatchet.worker("workers", slots=_SLOTS, workflows=engine.registered).start()
 

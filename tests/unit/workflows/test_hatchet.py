@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -106,6 +107,8 @@ class Board(TRIGGER.WorkflowServiceServicer, ADMIN.AdminServiceServicer, DISPATC
         self.keys: dict[str, str] = {}
         self.children: dict[tuple[str, str], str] = {}
         self.requests: list[Any] = []
+        self.actions: list[Any] = []
+        self.ends: dict[str, Any] = {}
         self.held = threading.Event()
         self.held.set()
 
@@ -137,6 +140,28 @@ class Board(TRIGGER.WorkflowServiceServicer, ADMIN.AdminServiceServicer, DISPATC
                 self._begin(run_id, one)
             ids.append(known)
         return workflows_pb2.BulkTriggerWorkflowResponse(workflow_run_ids=ids)
+
+    def PutWorkflow(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        return v1.CreateWorkflowVersionResponse()
+
+    def GetVersion(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        return dispatcher_pb2.GetVersionResponse(version="v0.111.0")
+
+    def Register(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        return dispatcher_pb2.WorkerRegisterResponse(worker_id=str(uuid4()))
+
+    def Heartbeat(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        return dispatcher_pb2.HeartbeatResponse()
+
+    def ListenV2(self, _request: Any, _context: Any) -> Any:  # noqa: N802
+        yield from self.actions
+        self.held.clear()
+        self.held.wait(60)
+
+    def SendStepActionEvent(self, request: Any, _context: Any) -> Any:  # noqa: N802
+        self.ends[request.task_run_external_id] = request
+        return dispatcher_pb2.ActionEventResponse()
 
     def GetRunDetails(self, request: Any, context: Any) -> Any:  # noqa: N802
         if request.external_id not in self.runs:
@@ -704,8 +729,10 @@ from shared.workflows.declaration import BaseWorkflow, task, workflow
 
 @workflow(name="hello")
 class Hello(BaseWorkflow):
-    @task(name="greet")
+    @task(name="greet", retries=1)
     def greet(self, who: str, ctx: Any) -> str:
+        if who == "fail":
+            raise RuntimeError(who)
         return f"Good morning, {who}"
 """
 WITHOUT = "sys.modules['hatchet_sdk'] = sys.modules['grpc'] = None"
@@ -767,6 +794,55 @@ def test_a_worker_that_cannot_start_says_why(variables: dict[str, str], reason: 
     assert "workers: hatchet cannot start:\n" in found.stderr
     assert reason in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def action(name: str, value: Any) -> Any:
+    payload = json.dumps({"input": told(value).model_dump(mode="json")})
+    return dispatcher_pb2.AssignedAction(
+        action_type="START_STEP_RUN", action_id="hello:greet", task_run_external_id=name, action_payload=payload
+    )
+
+
+def test_a_worker_of_the_sdk_registers_our_workflows_and_runs_their_steps(
+    board: tuple[Board, str], tmp_path: Path
+) -> None:
+    hatchet, address = board
+    hatchet.actions = [action("good", "you"), action("bad", "fail"), action("wrong", 7)]
+    (tmp_path / "hello_workflows.py").write_text(MODULE)
+    chosen = {"HATCHET_CLIENT_TOKEN": token(address), "HATCHET_CLIENT_TLS_STRATEGY": "none", "LOG_FORMAT": "json"}
+    chosen |= {"PATH": os.defpath, "PYTHONPATH": f"{ROOT}:{tmp_path}", "WORKFLOW_MODULES": "hello_workflows"}
+    with (tmp_path / "log").open("w") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "shared.workflows.engines.hatchet"],
+            cwd=tmp_path,
+            env=WORKER | chosen,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        until = time.monotonic() + 30
+        kinds = dispatcher_pb2.StepActionEventType
+        ended = {kinds.STEP_EVENT_TYPE_COMPLETED, kinds.STEP_EVENT_TYPE_FAILED}
+        while time.monotonic() < until and worker.poll() is None:
+            if len(hatchet.ends) == 3 and all(end.event_type in ended for end in hatchet.ends.values()):
+                break
+            time.sleep(0.05)
+    finally:
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    said = (tmp_path / "log").read_text()
+    assert [request.name for request in hatchet.requests] == ["hello"], said
+    good, bad, wrong = (hatchet.ends[name] for name in ("good", "bad", "wrong"))
+    assert json.loads(good.event_payload) == gave("Good morning, you")
+    assert "attempt 1: RuntimeError: fail" in bad.event_payload
+    assert (bad.should_not_retry, 0 <= bad.retry_after_ms <= 1000) == (False, True)
+    assert bad.HasField("retry_after_ms")
+    assert "the input of step greet is not str" in wrong.event_payload
+    assert wrong.should_not_retry
+    ours = [line for line in said.splitlines() if "failed step run" in line]
+    assert ours
+    assert {json.loads(line)["logger"] for line in ours} == {"hatchet"}
 
 
 def test_a_token_is_asked_for_by_the_client_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -58,15 +59,15 @@ ROOT = Path(__file__).resolve().parents[3]
 KIBI = 1024
 
 
-def token(address: str = "127.0.0.1:9") -> str:
-    claims = {"sub": str(uuid4()), "server_url": f"http://{address}", "grpc_broadcast_address": address}
+def token(address: str = "127.0.0.1:9", api: str = "127.0.0.1:9") -> str:
+    claims = {"sub": str(uuid4()), "server_url": f"http://{api}", "grpc_broadcast_address": address}
     return f"eyJ.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.x"
 
 
-def client_of_hatchet(address: str = "127.0.0.1:9") -> sdk.Hatchet:
+def client_of_hatchet(address: str = "127.0.0.1:9", api: str = "127.0.0.1:9") -> sdk.Hatchet:
     none = ClientTLSConfig(strategy="none")
     once = TenacityConfig(max_attempts=1)
-    return sdk.Hatchet(config=sdk.ClientConfig(token=token(address), tls_config=none, tenacity=once))
+    return sdk.Hatchet(config=sdk.ClientConfig(token=token(address, api), tls_config=none, tenacity=once))
 
 
 def unused() -> Any:
@@ -74,10 +75,14 @@ def unused() -> Any:
 
 
 def engine_of(
-    *owners: type[BaseWorkflow], address: str = "127.0.0.1:9", shelf: Shelf | None = None, items: int = 10_000
+    *owners: type[BaseWorkflow],
+    address: str = "127.0.0.1:9",
+    api: str = "127.0.0.1:9",
+    shelf: Shelf | None = None,
+    items: int = 10_000,
 ) -> HatchetEngine:
     limits = Limits(output=8 * KIBI * KIBI, items=items)
-    return HatchetEngine(client_of_hatchet(address), Catalogue(owners), limits, shelf or Shelf(60, unused), unused)
+    return HatchetEngine(client_of_hatchet(address, api), Catalogue(owners), limits, shelf or Shelf(60, unused), unused)
 
 
 def tasks_of(engine: HatchetEngine) -> dict[str, sdk.Task[Given, dict[str, Any]]]:
@@ -120,7 +125,7 @@ class Board(TRIGGER.WorkflowServiceServicer, ADMIN.AdminServiceServicer, DISPATC
 
     def TriggerWorkflow(self, request: Any, context: Any) -> Any:  # noqa: N802 # gRPC's name
         key = json.loads(request.input)["key"]
-        before = self.keys.setdefault(f"{request.name}/{key}", run_id := str(uuid4()))
+        before = self.keys.setdefault(key, run_id := str(uuid4()))  # whichever workflow has it
         if before != run_id:
             detail = any_pb2.Any()
             detail.Pack(v1.IdempotencyCollisionError(existing_run_external_id=before))
@@ -421,6 +426,15 @@ def test_what_passes_is_waited_for_as_the_same_attempt() -> None:
     assert Troubled.seen == [1, 1, 1]
 
 
+def test_nobody_waits_for_a_step_whose_run_was_cancelled() -> None:
+    one = tasks_of(engine_of(Troubled))["try"]
+    ctx: Any = one._create_mock_context(told("passing"))
+    ctx._set_cancellation_flag()
+    with pytest.raises(sdk.RetryAfterException, match="attempt 1: away"):
+        one.call(ctx)
+    assert Troubled.seen == [1]
+
+
 def test_an_attempt_ends_with_its_run() -> None:
     late = told("").model_copy(update={"until": time.time() - 1})
     with pytest.raises(sdk.RetryAfterException, match="attempt 1: step try ran out of time"):
@@ -612,6 +626,33 @@ def test_a_run_that_hatchet_has_ended_itself(board: tuple[Board, str]) -> None:
     assert client.cancel("cancelled") is False
     with pytest.raises(RunFailedError, match="step count failed at attempt 3: execution timed out after 30s"):
         client.result("late")
+
+
+def test_a_run_that_still_goes_on_is_cancelled_at_hatchets_api(board: tuple[Board, str]) -> None:
+    hatchet, address = board
+    asked: list[tuple[str, Any]] = []
+
+    class Api(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200 if len(asked) == 1 else 500)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"ids": []}')
+
+    hatchet.held.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as api:
+        threading.Thread(target=api.serve_forever, daemon=True).start()
+        engine = engine_of(Large, address=address, api=f"127.0.0.1:{api.server_port}")
+        client = hatchet.serve(engine)
+        run_id = client.start_workflow("large", 8)
+        assert client.cancel(run_id) is True
+        with pytest.raises(TransientError, match="Hatchet cannot be asked: Internal Server Error"):
+            client.cancel(run_id)
+        api.shutdown()
+    path, body = asked[0]
+    assert path == f"/api/v1/stable/tenants/{engine.hatchet.tenant_id}/tasks/cancel"
+    assert body["externalIds"] == [run_id]
 
 
 def test_what_hatchet_refuses_is_told_as_ours(board: tuple[Board, str]) -> None:

@@ -857,7 +857,7 @@ def test_a_worker_of_the_sdk_registers_our_workflows_and_runs_their_steps(
             [sys.executable, "-m", "shared.workflows.engines.hatchet"],
             cwd=tmp_path,
             env=WORKER | chosen,
-            stdout=log,
+            stdout=subprocess.DEVNULL,  # where the listener of the SDK, a process of its own, says what it does
             stderr=log,
             start_new_session=True,
         )

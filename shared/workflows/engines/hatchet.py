@@ -22,130 +22,56 @@ Where Hatchet does otherwise than the other engines:
 - `cancel` looks first: of two at once, both may be told that it was theirs.
 """
 
-import asyncio
 import hashlib
-import itertools
 import json
 import math
-import random
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import redis
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from config.queue_routing import Priority
-from shared.api_client import InternalAPIClient, OrganizationAPI
+from shared.api_client import InternalAPIClient
 from shared.config import BaseSettings, Settings, WorkflowSettings
-from shared.deadline import Deadline
 from shared.errors import TransientError
 from shared.logging_utils import configure_logging, log_crashes
 from shared.redis_connection import redis_client
-from shared.retry_utils import jittered
-from shared.state_errors import translated
-from shared.task import tried
 from shared.variables import SettingsError
 from shared.workflows import catalogue
-from shared.workflows.attempts import Decision, Limits, carry_out, decide, final, joined, passing, reason_of
+from shared.workflows.attempts import Limits
 from shared.workflows.catalogue import Catalogue
-from shared.workflows.context import TaskContext
 from shared.workflows.declaration import Declaration
-from shared.workflows.errors import DeclarationError, RunKeyError, StepError, UnknownRunError, WorkflowError
+from shared.workflows.errors import DeclarationError, RunKeyError, UnknownRunError
 from shared.workflows.shape import ON_FAILURE, RunStatus, Shape, Step, StepState
 from shared.workflows.views import Event, RunView, StepView
 
-try:
-    import grpc
-    import hatchet_sdk as sdk
-    from hatchet_sdk.clients.admin import TaskRunDetail
-    from hatchet_sdk.clients.rest.exceptions import ApiException
-    from hatchet_sdk.logger import logger as sdk_logger
-    from hatchet_sdk.runnables.workflow import BaseWorkflow, Standalone, Workflow
-except ModuleNotFoundError as missing:
-    group = "is not installed here: it is of the dependency group hatchet (uv sync --group hatchet)"
-    raise SettingsError(f"TASK_QUEUE_BACKEND is hatchet, and {missing.name} {group}") from missing
+# First, since it says what is missing.
+from shared.workflows.engines.shelf import Shelf  # isort: skip
+from shared.workflows.engines.hatchet_tasks import (  # isort: skip
+    INLINE_ITEM,
+    LONGEST_WAIT,
+    Given,
+    Place,
+    share,
+    task_name,
+    understood,
+)
+import grpc
+import hatchet_sdk as sdk
+from hatchet_sdk.clients.admin import TaskRunDetail
+from hatchet_sdk.clients.rest.exceptions import ApiException
+from hatchet_sdk.logger import logger as sdk_logger
+from hatchet_sdk.runnables.workflow import BaseWorkflow, Standalone, Workflow
 
 T = TypeVar("T")
-Envelope = Mapping[
-    str, Any
-]  # what a task gives: {"state": …, "output": JSON text}, or "at" instead: where that is kept
-
 _SLOTS = 32  # of a worker, and connections to the backend
-_ITEMS_AT_ONCE = 100
-# Hatchet's messages have 4 MiB at most. An attempt is told the input and its parents' outputs, a retry all outputs of
-# the run; and the items of a list are started together, each with the input.
-_INLINE, _TOGETHER = 512 * 1024, 7 * 512 * 1024
-_INLINE_ITEM = _TOGETHER // (2 * _ITEMS_AT_ONCE)
-_LONGEST_WAIT = 60
 _RUNS = {"COMPLETED": RunStatus.SUCCEEDED, "FAILED": RunStatus.FAILED, "CANCELLED": RunStatus.CANCELLED}
 _STATES, _LAST = list(StepState), "!"  # an event's id is the number of each step's state, as it leaves them
-_SAID = re.compile(r"(?:item (\d+), )?attempt (\d+): (.*)", re.DOTALL)
-
-
-class Given(BaseModel):
-    """What each task of a run is told.
-
-    Attributes:
-        input: of the run, in an envelope.
-        until: when the run's time is over, in seconds since 1970.
-        key: names the run for Hatchet, which starts it once.
-        organization_id: the tenant's string id.
-        run_id: the run that an item belongs to, for its own is another.
-        index: which item.
-        item: itself, in an envelope.
-        parents: where the parents of its step are.
-    """
-
-    input: dict[str, Any]
-    until: float
-    key: str = ""
-    organization_id: str | None = None
-    run_id: str = ""
-    index: int | None = None
-    item: dict[str, Any] = {}
-    parents: dict[str, StepState] = {}
-
-
-class Shelf:
-    """Where texts are kept that are too large for Hatchet: the state store, which is not asked for any other.
-
-    Args:
-        retention: seconds for which they are kept after their run's time is over.
-        connect: makes the connection, once there is such a text.
-    """
-
-    def __init__(self, retention: int, connect: Callable[[], redis.Redis]) -> None:
-        self.retention, self._connect = retention, connect
-
-    @cached_property
-    def _redis(self) -> redis.Redis:
-        return self._connect()
-
-    def put(self, key: str, text: str, until: float, most: int = _INLINE) -> dict[str, Any]:
-        """An envelope with that text, or with where it is kept, if it has more bytes than that."""
-        text = text.encode(errors="backslashreplace").decode()  # halves of characters, as JSON may write them
-        if len(json.dumps(text, ensure_ascii=False).encode()) <= most:
-            return {"output": text}
-        with translated():
-            self._redis.set(key, text, ex=self.retention + math.ceil(max(0.0, until - time.time())))
-        return {"at": key}
-
-    def get(self, envelope: Envelope) -> str | None:
-        """The text of an envelope; None if it has none. Raises WorkflowError if it is kept no more."""
-        if "at" not in envelope:
-            return envelope.get("output")
-        with translated():
-            text = self._redis.get(envelope["at"])
-        if text is None:
-            raise WorkflowError(f"{envelope['at']} is no more in the state store (WORKFLOW_RETENTION_SECONDS)")
-        return str(text)
 
 
 def make(workflows: Catalogue, limits: Limits) -> "HatchetEngine":
@@ -198,7 +124,7 @@ class HatchetEngine:
     ) -> str:
         """See `Engine`."""
         shape, unique, began = declaration.shape, uuid4().hex, time.time()
-        most = _INLINE_ITEM if any(step.map_over for step in shape.steps) else _share(shape)
+        most = INLINE_ITEM if any(step.map_over for step in shape.steps) else share(shape)
         given = Given(
             input=self.shelf.put(f"workers:workflow:{unique}:input", input_text, began + shape.timeout, most),
             until=began + shape.timeout,
@@ -224,15 +150,15 @@ class HatchetEngine:
         if "workflow" not in about:
             raise UnknownRunError(f"run {run_id} is none of ours")
         shape, tasks = self.workflows.named(about["workflow"]).shape, found.task_runs
-        steps = {step.name: _seen(step, tasks.get(_task_name(step.name)), status) for step in shape.steps}
-        last = tasks.get(_task_name(ON_FAILURE))
+        steps = {step.name: _seen(step, tasks.get(task_name(step.name)), status) for step in shape.steps}
+        last = tasks.get(task_name(ON_FAILURE))
         if shape.on_failure and last and last.status != "CANCELLED" and (last.output or {}).get("state", last.error):
             steps[ON_FAILURE] = _seen(shape.on_failure, last, status)
         return RunView(run_id=run_id, workflow=shape.name, status=status, began=about["began"], steps=steps)
 
     def output(self, run_id: str, step: str) -> str | None:
         """See `Engine`."""
-        task = _asked(lambda: self.hatchet.runs.get_details(run_id)).task_runs.get(_task_name(step))
+        task = _asked(lambda: self.hatchet.runs.get_details(run_id)).task_runs.get(task_name(step))
         return self.shelf.get((task and task.output) or {})
 
     def events(self, run_id: str, after: str | None, seconds: float) -> list[Event]:
@@ -273,150 +199,18 @@ class HatchetEngine:
         self.registered.append(made)
         for step in shape.in_order():
             options = _options(shape, step)
-            place = _Place(self, declaration, step, [tasks[parent] for parent in step.parents])
+            place = Place(self, declaration, step, [tasks[parent] for parent in step.parents])
             if step.map_over is None:
                 tasks[step.name] = made.task(step.name, parents=list(place.parents), **options)(place.run)
                 continue
             options |= {"name": f"{shape.name}.{step.name}", "default_priority": _priority(step)}
-            place.child = self.hatchet.task(input_validator=Given, **options)(_Place(self, declaration, step).run)
+            place.child = self.hatchet.task(input_validator=Given, **options)(Place(self, declaration, step).run)
             self.registered.append(place.child)
             of_run = partial(made.durable_task, execution_timeout=whole, schedule_timeout=whole)
             tasks[step.name] = of_run(step.name, parents=list(place.parents))(place.run_each)
         if (last := shape.on_failure) is not None:
-            made.on_failure_task(ON_FAILURE, **_options(shape, last))(_Place(self, declaration, last).run)
+            made.on_failure_task(ON_FAILURE, **_options(shape, last))(Place(self, declaration, last).run)
         return made
-
-
-@dataclass(slots=True)
-class _Place:
-    """A step of a workflow, as a task of Hatchet's."""
-
-    engine: HatchetEngine
-    declaration: Declaration
-    step: Step
-    parents: Sequence[sdk.Task[Given, Any]] = ()
-    child: Standalone[Given, dict[str, Any]] | None = None
-
-    def run(self, given: Given, ctx: sdk.Context) -> dict[str, Any]:
-        """A step, or an item of one."""
-        return self._told(given, ctx, self._carried)
-
-    async def run_each(self, given: Given, ctx: sdk.DurableContext) -> dict[str, Any]:
-        """A step that runs over a list. It waits in a slot of another kind than its items need."""
-        state, items = await asyncio.to_thread(self._told, given, ctx, self._listed)
-        if state is not StepState.QUEUED or self.child is None:
-            return {"state": state}
-        ends: list[Any] = []
-        for begin in range(0, len(items), _ITEMS_AT_ONCE):
-            ends += await self.engine.spawn(self.child, items[begin : begin + _ITEMS_AT_ONCE])
-        for index, end in enumerate(ends):
-            if isinstance(end, BaseException) or "state" not in end:
-                _, attempt, reason = _understood(str(getattr(end, "exceptions", [end])[0] or "cancelled"), self.step)
-                raise sdk.NonRetryableException(f"item {index}, attempt {attempt}: {reason}")
-        return await asyncio.to_thread(self._told, given, ctx, partial(self._joined, ends))
-
-    def _told(self, given: Given, ctx: sdk.Context, work: Callable[[Given, sdk.Context, Deadline], T]) -> T:
-        """What that gives, or its failure as Hatchet understands it. What passes is waited for, as the same attempt."""
-        left = math.inf if self.step.name == ON_FAILURE else max(0.0, given.until - time.time())
-        deadline = Deadline.after(min(self.step.timeout, left), f"step {self.step.name}")
-        for tries in itertools.count(1):
-            found, error = tried(lambda: work(given, ctx, deadline))
-            if error is None or not passing(error) or ctx.is_cancelled:
-                break
-            time.sleep(deadline.cut(jittered(1.0, tries, _LONGEST_WAIT)))
-            if deadline.over:
-                break
-        if error is None:
-            return found  # type: ignore[return-value] # there is no error
-        said = f"attempt {ctx.attempt_number}: {reason_of(error)}"
-        if final(error):
-            raise sdk.NonRetryableException(said) from None
-        share = random.uniform(0, 1)  # noqa: S311 # spreads load, guards nothing
-        raise sdk.RetryAfterException(
-            said, after=timedelta(seconds=self.step.wait(ctx.attempt_number, share))
-        ) from None
-
-    def _carried(self, given: Given, ctx: sdk.Context, deadline: Deadline) -> dict[str, Any]:
-        context, decision = self._decided(given, ctx, deadline)
-        if decision.state is not StepState.QUEUED:
-            return {"state": decision.state}
-        text = context.input_text if given.index is None else self.engine.shelf.get(given.item)
-        output = carry_out(self.declaration, context, text or "null", self.engine.limits)
-        deadline.check()
-        return self._kept(given, context.attempt, context.run_id, output)
-
-    def _listed(self, given: Given, ctx: sdk.Context, deadline: Deadline) -> tuple[StepState, list[Given]]:
-        context, decision = self._decided(given, ctx, deadline)
-        key = f"workers:workflow:{context.run_id}:item:{self.step.name}"
-        put = partial(self.engine.shelf.put, until=given.until, most=_INLINE_ITEM)
-        of_run = given.model_copy(update={"key": "", "run_id": context.run_id, "parents": dict(context.parents)})
-        return decision.state, [
-            of_run.model_copy(update={"index": index, "item": put(f"{key}:{index}", text)})
-            for index, text in enumerate(decision.items or ())
-        ]
-
-    def _joined(self, ends: Sequence[Envelope], given: Given, ctx: sdk.Context, _deadline: Deadline) -> dict[str, Any]:
-        outputs = {index: self.engine.shelf.get(end) or "null" for index, end in enumerate(ends)}
-        return self._kept(given, ctx.attempt_number, ctx.workflow_run_id, joined(outputs))
-
-    def _kept(self, given: Given, attempt: int, run_id: str, output: str) -> dict[str, Any]:
-        item = "" if given.index is None else f":{given.index}"
-        key = f"workers:workflow:{run_id}:output:{self.step.name}{item}"
-        held = self.engine.shelf.put(key, output, given.until, _share(self.declaration.shape))
-        return {"state": StepState.SUCCEEDED, "attempt": attempt, **held}
-
-    def _decided(self, given: Given, ctx: sdk.Context, deadline: Deadline) -> tuple[TaskContext, Decision]:
-        deadline.check()
-        shape, run_id = self.declaration.shape, given.run_id or ctx.workflow_run_id
-        # Of an item these are none: it is not told what the parents of its step have given.
-        outputs = {task.name: _parent(ctx, task) for task in self.parents}
-        states = {name: StepState(outputs[_task_name(name)]["state"]) for name in self.step.parents if outputs}
-        context = TaskContext(
-            run_id=run_id,
-            shape=shape,
-            step=self.step,
-            attempt=ctx.attempt_number,
-            deadline=deadline,
-            organization_id=given.organization_id,
-            index=given.index,
-            failures=tuple(_failures(shape, ctx)) if self.step.name == ON_FAILURE else (),
-            parents=states or given.parents,
-            input_text=self.engine.shelf.get(given.input) or "null",
-            gives=self.declaration.gives,
-            seat=_Seat(self.engine, ctx, run_id, outputs),
-        )
-        if given.index is not None:
-            return context, Decision(StepState.QUEUED)
-        decision = decide(self.declaration, context, self.engine.limits)
-        if decision.state is StepState.FAILED:
-            raise WorkflowError(decision.reason)
-        return context, decision
-
-
-@dataclass(frozen=True, slots=True)
-class _Seat:
-    """A step in a worker of Hatchet's."""
-
-    engine: HatchetEngine
-    ctx: sdk.Context
-    run_id: str
-    outputs: Mapping[str, Envelope]
-
-    def output(self, step: str) -> str | None:
-        known = self.outputs.get(_task_name(step))
-        return self.engine.output(self.run_id, step) if known is None else self.engine.shelf.get(known)
-
-    def progress(self, done: float, total: float | None, message: str) -> None:
-        self.ctx.log({"done": done, "total": total, "message": message})
-
-    def cancelled(self) -> bool:
-        return self.ctx.is_cancelled
-
-    def checkpoint(self) -> None:
-        """Hatchet knows no place to come back to."""
-
-    def client(self, organization_id: str, deadline: Deadline) -> OrganizationAPI:
-        return self.engine.client.for_organization(organization_id, deadline)
 
 
 def _asked(work: Callable[[], T]) -> T:
@@ -430,32 +224,6 @@ def _asked(work: Callable[[], T]) -> T:
         raise TransientError(f"Hatchet cannot be asked: {why}") from error
 
 
-def _parent(ctx: sdk.Context, task: sdk.Task[Given, Any]) -> Envelope:
-    if ctx.was_skipped(task):
-        return {"state": StepState.SKIPPED}
-    try:
-        found: Envelope = ctx.task_output(task)
-    except ValueError:  # it has given nothing
-        return {"state": StepState.FAILED}
-    return found
-
-
-def _failures(shape: Shape, ctx: sdk.Context) -> Iterator[StepError]:
-    for step in shape.steps:
-        if said := ctx.task_run_errors.get(_task_name(step.name)):
-            index, attempt, reason = _understood(said, step)
-            yield StepError(step.name, attempt, reason, index)
-
-
-def _understood(said: str, step: Step) -> tuple[int | None, int, str]:
-    """Item, attempt and reason of a failure. What Hatchet itself says has none of these, and comes after the last."""
-    error = sdk.TaskRunError.deserialize(said).exc
-    found = _SAID.fullmatch(error)
-    if found is None:
-        return None, step.retries + 1, error
-    return None if found[1] is None else int(found[1]), int(found[2]), found[3]
-
-
 def _seen(step: Step, task: TaskRunDetail | None, run: RunStatus) -> StepView:
     if task is None and run is RunStatus.RUNNING:
         return StepView()
@@ -465,7 +233,7 @@ def _seen(step: Step, task: TaskRunDetail | None, run: RunStatus) -> StepView:
         given = task.output or {}  # of one that Hatchet has skipped itself it is nothing of ours
         return StepView(state=StepState(given.get("state", StepState.SKIPPED)), attempts=given.get("attempt", 0))
     if task.status == "FAILED":
-        index, attempt, reason = _understood(task.error or "", step)
+        index, attempt, reason = understood(task.error or "", step)
         return StepView(state=StepState.FAILED, attempts=attempt, attempt=attempt, reason=reason, index=index)
     return StepView(state=StepState(task.status.lower()))
 
@@ -487,16 +255,6 @@ def _changes(view: RunView, after: str | None) -> Iterator[Event]:
         yield Event(id=_LAST, at=time.time(), state=view.status)
 
 
-def _task_name(step: str) -> str:
-    """What Hatchet calls a step."""
-    return f"{step}-on-failure" if step == ON_FAILURE else step.lower()
-
-
-def _share(shape: Shape) -> int:
-    """How many bytes one output may have within Hatchet."""
-    return min(_INLINE, _TOGETHER // (len(shape.steps) + 1))
-
-
 def _priority(step: Step) -> sdk.Priority:
     return sdk.Priority(len(Priority) - list(Priority).index(step.priority))
 
@@ -510,7 +268,7 @@ def _options(shape: Shape, step: Step) -> dict[str, Any]:
     times = {"execution_timeout": _whole_seconds(step.timeout), "schedule_timeout": _whole_seconds(shape.timeout)}
     if not step.retries:
         return times
-    waits = {"backoff_factor": 2.0, "backoff_max_seconds": _LONGEST_WAIT} if step.backoff else {}
+    waits = {"backoff_factor": 2.0, "backoff_max_seconds": LONGEST_WAIT} if step.backoff else {}
     return times | waits | {"retries": step.retries}
 
 

@@ -49,8 +49,10 @@ from shared.workflows.catalogue import Catalogue
 from shared.workflows.client import TaskClient
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import BaseWorkflow, Declaration, task, workflow
-from shared.workflows.engines.hatchet import Given, HatchetEngine, Shelf, make
+from shared.workflows.engines.hatchet import HatchetEngine, make
+from shared.workflows.engines.hatchet_tasks import Given
 from shared.workflows.engines.local import LocalEngine
+from shared.workflows.engines.shelf import Shelf
 from shared.workflows.errors import RunCancelledError, RunFailedError, RunKeyError, UnknownRunError, WorkflowError
 from shared.workflows.shape import ON_FAILURE, RunStatus, StepState
 from shared.workflows.views import RunView

@@ -21,7 +21,8 @@ from shared.config import ClientSettings, WorkflowSettings
 from shared.errors import WorkerError
 from shared.logging_utils import configure_logging
 from shared.variables import SettingsError
-from shared.workflows import catalogue, drawing
+from shared.commands import drawing
+from shared.workflows import catalogue
 from shared.workflows.catalogue import Catalogue
 from shared.workflows.client import TaskClient, client_of
 from shared.workflows.errors import BorderError, RunFailedError

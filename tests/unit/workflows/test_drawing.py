@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.workflows import drawing
+from shared.commands import drawing
 from shared.workflows.declaration import BaseWorkflow, Declaration, task, workflow
 from shared.workflows.shape import Shape, Step
 

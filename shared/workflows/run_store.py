@@ -255,10 +255,13 @@ class RunStore:
         """What changed behind that event; waits so long for the first."""
         key, since = _key(run_id, "events"), after or "0-0"
         with translated():
-            if not self._redis.exists(key):
+            # Who has seen an event of it need not ask, as long as there are more.
+            if after is None and not self._redis.exists(key):
                 raise _unknown(run_id)
             wait = max(1, int(seconds * 1_000))
             found: Any = self._redis.xread({key: since}, block=wait)
+            if not found and not self._redis.exists(key):
+                raise _unknown(run_id)
         entries = found[0][1] if isinstance(found, list) and found else (found or {}).get(key, [[]])[0]
         return [replace(Event(**json.loads(fields["event"])), id=name) for name, fields in entries]
 

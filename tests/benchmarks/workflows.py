@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -76,7 +77,7 @@ def _expect(what: str, found: Any, expected: Any) -> None:
         raise AssertionError(f"{what} gave {found!r}")
 
 
-def _bare(stack: Stack, worker: Part) -> Side:
+def _bare(worker: Part) -> Side:
     app = make_bare()
 
     def run(canvas: Callable[[Any], Any], expected: int) -> None:
@@ -110,7 +111,11 @@ def _sides(broker: str, threads: int) -> Iterator[tuple[Side, Side, "redis.Redis
         if broker == "rabbitmq":
             stack.start_rabbitmq()
         stack.wait_until_ready()
-        mine = {"BENCHMARK_BROKER": stack.broker_url, "BENCHMARK_RESULTS": stack.redis_url, "PYTHONPATH": os.getcwd()}
+        mine = {
+            "BENCHMARK_BROKER": stack.broker_url,
+            "BENCHMARK_RESULTS": stack.redis_url,
+            "PYTHONPATH": str(Path.cwd()),
+        }
         environment = stack.environment(**mine, WORKFLOW_MODULES=_MODULE, GENERAL_CONCURRENCY=str(threads))
         os.environ.update(mine)
         celery = [sys.executable, "-m", "celery", "-A", f"{_MODULE}:bare", "worker", "--loglevel=INFO"]
@@ -120,7 +125,7 @@ def _sides(broker: str, threads: int) -> Iterator[tuple[Side, Side, "redis.Redis
         wait_for(lambda: stack.ready("general") and " ready." in bare.log.read_text(), 40, "the workers to be ready")
         engine = CeleryEngine(FleetSettings.load(environment), catalogue.load([_MODULE]), Limits())
         client = held.enter_context(TaskClient(engine, engine._fleet.workflows))
-        yield _bare(stack, bare), _workflows(client, ours), redis.Redis.from_url(stack.redis_url, decode_responses=True)
+        yield _bare(bare), _workflows(client, ours), redis.Redis.from_url(stack.redis_url, decode_responses=True)
 
 
 def _print(name: str, rounds: list[tuple[tuple[float, ...], tuple[float, ...]]]) -> None:

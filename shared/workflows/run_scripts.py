@@ -2,9 +2,9 @@
 
 As in `shared/state_scripts.py`, all but `start` begin with KEYS[1], which says that the run has ended: nothing is
 written then; KEYS[2], the register of runs by the time at which the sweeper is to look; KEYS[3], what is known of the
-run. ARGV[1] is the run, ARGV[2] the time of the next look, ARGV[3] the expiry, 0 for what is left of that of KEYS[3]. KEYS[4] is the stream of events,
-ARGV[4] an event. What is known of a step stands in fields `{step}:{what}` of one hash, that of an item in
-`{item}:{what}` of its step's.
+run. ARGV[1] is the run, ARGV[2] the time of the next look, ARGV[3] the expiry, 0 for what is left of that of KEYS[3].
+KEYS[4] is the stream of events, ARGV[4] an event. What is known of a step stands in fields `{step}:{what}` of one hash,
+that of an item in `{item}:{what}` of its step's.
 """
 
 from shared.state_scripts import BARRIER, TOUCH
@@ -162,16 +162,19 @@ tell(ARGV[4])
 return 1
 """
 
-# The run has ended. ARGV[5]: its status; ARGV[6]: the reason; ARGV[3] is how long it is kept.
+# The run has ended. KEYS[5], KEYS[6]: what else is kept of it; KEYS[7…]: what is not. ARGV[5]: its status; ARGV[6]: the
+# reason; ARGV[3] is how long it is kept. Answers the seconds that it took; "" if it had ended before.
 FINISH = f"""
-if {_GONE} then return 0 end
+if {_GONE} then return '' end
 {_TELL}{_NOW}
 redis.call('SET', KEYS[1], '1', 'EX', ARGV[3])
 redis.call('HSET', KEYS[3], 'status', ARGV[5], 'ended', string.format('%.3f', now))
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], 'reason', ARGV[6]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 tell(ARGV[4])
-return 1
+for at = 3, 6 do redis.call('EXPIRE', KEYS[at], ARGV[3]) end
+for at = 7, #KEYS do redis.call('UNLINK', KEYS[at]) end
+return string.format('%.3f', now - redis.call('HGET', KEYS[3], 'began'))
 """
 
 SCRIPTS = {

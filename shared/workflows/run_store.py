@@ -155,27 +155,15 @@ class RunStore:
             opened[names[number]] = {who: StepState(came) for who, came in _paired(arrived).items()}
         return answer[0] == 1, opened
 
-    def finish(self, run: Run, status: RunStatus, reason: str | None = None) -> bool:
-        """End a run; False: it had ended."""
+    def finish(self, run: Run, status: RunStatus, reason: str | None = None) -> float | None:
+        """End a run. The seconds that it took; None: it had ended."""
         event = Event(at=time.time(), state=status, reason=reason)
-        keys = self._keys(run.run_id, "events")
-        if not self._ask("finish", keys, run, event, status, reason or ""):
-            return False
-        names = [step.name for step in run.shape.steps]
-        gates = [f"{what}:{name}{tail}" for what in ("gate", "arrived") for name in names for tail in ("", "/")]
-        gone = [
-            "claims",
-            "gate:",
-            "arrived:",
-            *gates,
-            *(f"{what}:{name}" for what in ("plan", "items") for name in names),
-        ]
-        with translated(), self._redis.pipeline() as pipe:
-            pipe.delete(*(_key(run.run_id, name) for name in gone))
-            for name in ("run", "steps", "outputs", "events"):
-                pipe.expire(_key(run.run_id, name), self._retention)
-            pipe.execute()
-        return True
+        names = [step.name for step in run.shape.steps] + [ON_FAILURE]
+        gates = [f"{what}:{name}{tail}" for what in ("gate", "arrived") for name in ("", *names) for tail in ("", "/")]
+        gone = ["claims", *gates, *(f"{what}:{name}" for what in ("plan", "items") for name in names)]
+        keys = self._keys(run.run_id, "events", "steps", "outputs", *gone)
+        took = self._ask("finish", keys, run, event, status, reason or "")
+        return float(took) if took else None
 
     # What steps and watchers ask.
 

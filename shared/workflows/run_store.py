@@ -158,9 +158,10 @@ class RunStore:
     def finish(self, run: Run, status: RunStatus, reason: str | None = None) -> float | None:
         """End a run. The seconds that it took; None: it had ended."""
         event = Event(at=time.time(), state=status, reason=reason)
-        names = [step.name for step in run.shape.steps] + [ON_FAILURE]
-        gates = [f"{what}:{name}{tail}" for what in ("gate", "arrived") for name in ("", *names) for tail in ("", "/")]
-        gone = ["claims", *gates, *(f"{what}:{name}" for what in ("plan", "items") for name in names)]
+        mapped = [step.name for step in run.shape.steps if step.map_over]
+        names = ["", *(step.name for step in run.shape.steps), ON_FAILURE, *(f"{name}/" for name in mapped)]
+        gates = [f"{what}:{name}" for what in ("gate", "arrived") for name in names]
+        gone = ["claims", *gates, *(f"{what}:{name}" for what in ("plan", "items") for name in mapped)]
         keys = self._keys(run.run_id, "events", "steps", "outputs", *gone)
         took = self._ask("finish", keys, run, event, status, reason or "")
         return float(took) if took else None

@@ -6,7 +6,6 @@ middle is delivered again, finds the end recorded, and goes on from there. Who m
 that batches meet at (`shared/state_scripts.py`).
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -189,11 +188,11 @@ class Fleet:
 
     def finish(self, run: Run, status: RunStatus, reason: str | None = None) -> bool:
         """End a run; False: it had ended."""
-        if not self.store.finish(run, status, reason):
+        seconds = self.store.finish(run, status, reason)
+        if seconds is None:
             return False
         WORKFLOW_RUNS.inc(workflow=run.shape.name, status=status)
-        view = self.store.view(run.run_id)
-        WORKFLOW_RUN_SECONDS.observe(max(0.0, time.time() - view.began), workflow=run.shape.name, status=status)
+        WORKFLOW_RUN_SECONDS.observe(max(0.0, seconds), workflow=run.shape.name, status=status)
         log.info("run_ended", run_id=run.run_id, workflow=run.shape.name, status=status, reason=reason)
         return True
 

@@ -162,16 +162,19 @@ tell(ARGV[4])
 return 1
 """
 
-# The run has ended. ARGV[5]: its status; ARGV[6]: the reason; ARGV[3] is how long it is kept.
+# The run has ended. KEYS[5], KEYS[6]: what else is kept of it; KEYS[7…]: what is not. ARGV[5]: its status; ARGV[6]: the
+# reason; ARGV[3] is how long it is kept. Answers the seconds that it took; "" if it had ended before.
 FINISH = f"""
-if {_GONE} then return 0 end
+if {_GONE} then return '' end
 {_TELL}{_NOW}
 redis.call('SET', KEYS[1], '1', 'EX', ARGV[3])
 redis.call('HSET', KEYS[3], 'status', ARGV[5], 'ended', string.format('%.3f', now))
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], 'reason', ARGV[6]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 tell(ARGV[4])
-return 1
+for at = 3, 6 do redis.call('EXPIRE', KEYS[at], ARGV[3]) end
+for at = 7, #KEYS do redis.call('UNLINK', KEYS[at]) end
+return string.format('%.3f', now - redis.call('HGET', KEYS[3], 'began'))
 """
 
 SCRIPTS = {

@@ -155,27 +155,16 @@ class RunStore:
             opened[names[number]] = {who: StepState(came) for who, came in _paired(arrived).items()}
         return answer[0] == 1, opened
 
-    def finish(self, run: Run, status: RunStatus, reason: str | None = None) -> bool:
-        """End a run; False: it had ended."""
+    def finish(self, run: Run, status: RunStatus, reason: str | None = None) -> float | None:
+        """End a run. The seconds that it took; None: it had ended."""
         event = Event(at=time.time(), state=status, reason=reason)
-        keys = self._keys(run.run_id, "events")
-        if not self._ask("finish", keys, run, event, status, reason or ""):
-            return False
-        names = [step.name for step in run.shape.steps]
-        gates = [f"{what}:{name}{tail}" for what in ("gate", "arrived") for name in names for tail in ("", "/")]
-        gone = [
-            "claims",
-            "gate:",
-            "arrived:",
-            *gates,
-            *(f"{what}:{name}" for what in ("plan", "items") for name in names),
-        ]
-        with translated(), self._redis.pipeline() as pipe:
-            pipe.delete(*(_key(run.run_id, name) for name in gone))
-            for name in ("run", "steps", "outputs", "events"):
-                pipe.expire(_key(run.run_id, name), self._retention)
-            pipe.execute()
-        return True
+        mapped = [step.name for step in run.shape.steps if step.map_over]
+        names = ["", *(step.name for step in run.shape.steps), ON_FAILURE, *(f"{name}/" for name in mapped)]
+        gates = [f"{what}:{name}" for what in ("gate", "arrived") for name in names]
+        gone = ["claims", *gates, *(f"{what}:{name}" for what in ("plan", "items") for name in mapped)]
+        keys = self._keys(run.run_id, "events", "steps", "outputs", *gone)
+        took = self._ask("finish", keys, run, event, status, reason or "")
+        return float(took) if took else None
 
     # What steps and watchers ask.
 
@@ -255,10 +244,13 @@ class RunStore:
         """What changed behind that event; waits so long for the first."""
         key, since = _key(run_id, "events"), after or "0-0"
         with translated():
-            if not self._redis.exists(key):
+            # Who has seen an event of it need not ask, as long as there are more.
+            if after is None and not self._redis.exists(key):
                 raise _unknown(run_id)
             wait = max(1, int(seconds * 1_000))
             found: Any = self._redis.xread({key: since}, block=wait)
+            if not found and not self._redis.exists(key):
+                raise _unknown(run_id)
         entries = found[0][1] if isinstance(found, list) and found else (found or {}).get(key, [[]])[0]
         return [replace(Event(**json.loads(fields["event"])), id=name) for name, fields in entries]
 

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from shared.workflows.shape import ENDED, RunStatus, Shape, StepState
 from shared.workflows.views import Event, StepView
@@ -94,13 +95,18 @@ def run_of(run_id: str, known: Mapping[str, str]) -> Run:
     """A run as it is kept."""
     return Run(
         run_id=run_id,
-        shape=Shape.of_json(json.loads(known["shape"])),
+        shape=_shape_of(known["shape"]),
         input_text=known["input"],
         organization_id=known.get("organization_id"),
         request_id=known.get("request_id"),
         deadline=float(known["deadline"]),
         looks=int(known.get("looks", 0)),
     )
+
+
+@lru_cache(maxsize=256)  # the same graph comes with every delivery
+def _shape_of(text: str) -> Shape:
+    return Shape.of_json(json.loads(text))
 
 
 def grouped(stored: Mapping[str, str]) -> dict[str, dict[str, str]]:

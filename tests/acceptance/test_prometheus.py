@@ -32,8 +32,10 @@ UNUSUAL = {
         metrics.TASK_DUPLICATE,
         metrics.MESSAGES_FORWARDED,
         metrics.BACKEND_RETRIES,
+        metrics.WORKFLOW_RUNS,
+        metrics.WORKFLOW_STEPS,
     )
-} | {"ALERTS"}
+} | {"ALERTS", *(f"{one.name}_bucket" for one in (metrics.WORKFLOW_RUN_SECONDS, metrics.WORKFLOW_STEP_SECONDS))}
 _FAILURES = 'outcome!~"ok|refused"'
 EXPRESSIONS = (*ALL, *(rule["expr"] for rule in RULES))
 # What rules compare has the same labels, or they would be silent for ever.

@@ -17,7 +17,7 @@ BLOCKS = [
 FIRST = ["uv run workers demo", "uv run pytest"]
 CHECK = "uv run workers check"
 # Run by tests/acceptance/test_life_cycle.py, test_routing.py, test_logs.py, test_beat.py, test_status.py,
-# test_top.py and test_storm.py.
+# test_top.py, test_storm.py, test_workflow_demo.py and test_workflow_command.py.
 ELSEWHERE = [
     "uv run workers check --orphans ORGANIZATION WORKFLOW",
     "uv run workers logs EXECUTION --follow",
@@ -28,6 +28,8 @@ ELSEWHERE = [
     "uv run workers status EXECUTION --watch",
     "uv run workers storm --minutes 1 --seed 7",
     "uv run workers top",
+    "uv run workers demo --workflow",
+    "WORKFLOW_MODULES=sandbox.workflows.document_processing uv run workers workflow graph document-processing",
 ]
 # Run by tests/acceptance/deploy, which needs an engine.
 DEPLOY = "scripts/deploy.sh --environment development --action "

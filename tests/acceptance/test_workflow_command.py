@@ -431,3 +431,9 @@ def test_everything_that_failed_is_told(tmp_path: Path) -> None:
         "workers: step a failed at attempt 1: ValueError: a broke",
         "workers: step b failed at attempt 1: ValueError: b broke",
     ]
+
+
+def test_what_the_readme_shows_is_drawn() -> None:
+    ran = workflow("graph", "document-processing", WORKFLOW_MODULES="sandbox.workflows.document_processing")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [line.split()[1] for line in ran.stdout.splitlines()[:4]] == ["extract", "analyse", "merge", "store"]

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 SAMPLES = ROOT / "sandbox" / "samples"
 BY_WORKFLOW = ("--workflow", "--engine", "local")
+ON_WORKERS = ("--workflow",)
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -34,11 +35,19 @@ def without_times(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return files
 
 
-def test_both_ways_give_the_same(tmp_path: Path) -> None:
-    messages = report(tmp_path / "messages.json")
-    workflow = report(tmp_path / "workflow.json", *BY_WORKFLOW)
+@pytest.fixture(scope="module")
+def by_messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    found = report(tmp_path_factory.mktemp("demo") / "messages.json")
+    without_times(found["files"])
+    return found
+
+
+@pytest.mark.parametrize("way", [BY_WORKFLOW, ON_WORKERS], ids=["local", "celery"])
+def test_both_ways_give_the_same(way: tuple[str, ...], by_messages: dict[str, Any], tmp_path: Path) -> None:
+    messages = by_messages
+    workflow = report(tmp_path / "workflow.json", *way)
     files = without_times(workflow["files"])
-    assert files == without_times(messages["files"])
+    assert files == messages["files"]
     assert {file["file"] for file in files} == {path.name for path in SAMPLES.iterdir() if path.is_file()}
     (damaged,) = [file for file in files if file["status"] == "ERROR"]
     assert (damaged["file"], damaged["result"]) == ("damaged.pdf", None)

@@ -23,7 +23,7 @@ from shared.workflows.declaration import Declaration
 from shared.workflows.errors import BorderError, UnknownWorkflowError, WorkflowError
 from shared.workflows.run_store import RunStore
 from shared.workflows.runs import Place, Run
-from shared.workflows.shape import ON_FAILURE, RunStatus, Shape, Step, StepState
+from shared.workflows.shape import ENDED, ON_FAILURE, RunStatus, Shape, Step, StepState
 
 log = get_logger(__name__)
 
@@ -128,9 +128,10 @@ class Fleet:
             return
         for index in range(len(items)):
             self.send(run, Place(run.run_id, step.name, index), 0)
-        self.store.sent(run, step.name)
-        if not items:
-            self.end(run, Place(run.run_id, step.name, attempt=0), StepState.SUCCEEDED, None, "[]")
+        if items:
+            self.store.sent(run, step.name)
+        else:
+            self.fold(run, step, {})
 
     def end(
         self, run: Run, place: Place, state: StepState, reason: str | None = None, output: str | None = None
@@ -182,7 +183,7 @@ class Fleet:
     def conclude(self, run: Run, states: Mapping[str, StepState]) -> None:
         """End a run whose steps have all ended so, or have `on_failure` do it."""
         outcome, last = run.shape.outcome(states), run.shape.on_failure
-        if outcome is RunStatus.FAILED and last is not None:
+        if outcome is RunStatus.FAILED and last is not None and states.get(ON_FAILURE) not in ENDED:
             self.queue(run, last)
         elif outcome is not RunStatus.RUNNING:
             self.finish(run, outcome)

@@ -185,8 +185,9 @@ class RunStore:
 
     def item_outputs(self, run_id: str, step: str, count: int) -> list[str]:
         """The outputs of all items of a step, in order."""
+        fields = [f"{step}/{index}" for index in range(count)]
         with translated():
-            found: Any = self._redis.hmget(_key(run_id, "outputs"), [f"{step}/{index}" for index in range(count)])
+            found: Any = self._redis.hmget(_key(run_id, "outputs"), fields) if fields else []
         return [text or "null" for text in found]
 
     def forget_items(self, run_id: str, step: str, count: int) -> None:

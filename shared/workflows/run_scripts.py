@@ -2,9 +2,9 @@
 
 As in `shared/state_scripts.py`, all but `start` begin with KEYS[1], which says that the run has ended: nothing is
 written then; KEYS[2], the register of runs by the time at which the sweeper is to look; KEYS[3], what is known of the
-run. ARGV[1] is the run, ARGV[2] the time of the next look, ARGV[3] the expiry, 0 for what is left of that of KEYS[3]. KEYS[4] is the stream of events,
-ARGV[4] an event. What is known of a step stands in fields `{step}:{what}` of one hash, that of an item in
-`{item}:{what}` of its step's.
+run. ARGV[1] is the run, ARGV[2] the time of the next look, ARGV[3] the expiry, 0 for what is left of that of KEYS[3].
+KEYS[4] is the stream of events, ARGV[4] an event. What is known of a step stands in fields `{step}:{what}`
+of one hash, that of an item in `{item}:{what}` of its step's.
 """
 
 from shared.state_scripts import BARRIER, TOUCH
@@ -162,7 +162,15 @@ tell(ARGV[4])
 return 1
 """
 
-# The run has ended. ARGV[5]: its status; ARGV[6]: the reason; ARGV[3] is how long it is kept.
+# What has no script of its own. KEYS[4]: a hash. ARGV: fields and values.
+PUT = f"""
+if {_GONE} then return 0 end
+for at = 1, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[at], ARGV[at + 1]) end
+redis.call('EXPIRE', KEYS[4], redis.call('TTL', KEYS[3]))
+"""
+
+# The run has ended. KEYS[5]: outputs; KEYS[6], KEYS[7]: steps, and which run has the key, which are kept as well;
+# KEYS[8…]: what is not. ARGV[5]: its status; ARGV[6]: the reason; ARGV[3] is how long it is kept.
 FINISH = f"""
 if {_GONE} then return 0 end
 {_TELL}{_NOW}
@@ -171,6 +179,11 @@ redis.call('HSET', KEYS[3], 'status', ARGV[5], 'ended', string.format('%.3f', no
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], 'reason', ARGV[6]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 tell(ARGV[4])
+for _, name in ipairs(redis.call('HKEYS', KEYS[5])) do
+  if string.find(name, '/', 1, true) then redis.call('HDEL', KEYS[5], name) end
+end
+for at = 3, 7 do redis.call('EXPIRE', KEYS[at], ARGV[3]) end
+for at = 8, #KEYS do redis.call('DEL', KEYS[at]) end
 return 1
 """
 
@@ -181,5 +194,6 @@ SCRIPTS = {
     "retry": RETRY,
     "end": END,
     "progress": PROGRESS,
+    "put": PUT,
     "finish": FINISH,
 }

@@ -4,7 +4,7 @@ The state store is a real Redis, the seam and the task are the fleet's own. Only
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -61,7 +61,7 @@ class Mortal(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         self.fate.ask()
-        return super().execute_command(*args, **options)
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, *args: Any, **options: Any) -> Any:
         self.fate.ask()
@@ -140,7 +140,7 @@ class Desk:
             return "rejected"
         except Retry:
             return "retried"
-        except Exception as error:  # as Celery has it
+        except Exception as error:  # noqa: BLE001 # as Celery has it
             return f"failed: {error}"
         finally:
             seam.request_stack.pop()
@@ -149,9 +149,9 @@ class Desk:
     def end_leases(self) -> None:
         """Whatever a dead process held is free."""
         for key in self.redis.scan_iter("workers:workflow*:claims"):
-            for what, held in self.redis.hgetall(key).items():
-                if " " in held:
-                    self.redis.hset(key, what, f"{held.split()[0]} 1")
+            for what, held in dict(self.redis.hgetall(key)).items():
+                if " " in str(held):
+                    self.redis.hset(key, what, f"{str(held).split()[0]} 1")
 
     def drain(self, chance: random.Random | None = None) -> None:
         """Deliver until nothing is left, in order or at random."""
@@ -168,7 +168,7 @@ class Desk:
     def sweep(self) -> None:
         """A round of the sweeper, to which all runs are due."""
         for run_id in self.redis.zrange(REGISTER_KEY, 0, -1):
-            self.redis.zadd(REGISTER_KEY, {run_id: 0})
+            self.redis.zadd(REGISTER_KEY, {str(run_id): 0})
         sweep(self.call())
 
     def sweep_to_the_end(self, client: TaskClient, run_id: str, rounds: int = 12) -> RunView:
@@ -179,8 +179,8 @@ class Desk:
             self.drain()
         return client.status(run_id)
 
-    def keys(self) -> set[str]:
-        return {key for key in self.redis.scan_iter("workers:workflow*")}
+    def all_keys(self) -> set[str]:
+        return set(self.redis.scan_iter("workers:workflow*"))
 
 
 def environment(redis_url: str, **more: str) -> dict[str, str]:
@@ -205,14 +205,15 @@ def desk(redis_url: str, **more: str) -> Iterator[Desk]:
     plain: redis.Redis = redis.Redis.from_url(redis_url, decode_responses=True)
     plain.flushdb()
     mortal = Mortal.from_url(redis_url, decode_responses=True)
-    mortal.fate = fate
+    mortal.fate = fate  # type: ignore[attr-defined] # it is a Mortal
     app = build_app(profile_named("general"), settings)
     store = RunStore(mortal, settings.stall, settings.workflow_retention)
     app.resources.held("workflows", lambda: Runs(store, known))
     app.resources._claims = Unrenewed(mortal, 60)
     engine = CeleryEngine(FleetSettings.load(said), known, LIMITS)
+    engine._store, engine._fleet = store, replace(engine._fleet, store=store)
     found = Desk(app, engine, known, plain, fate)
-    app.send_task = engine._app.send_task = found.send_task
+    app.send_task = engine._app.send_task = found.send_task  # type: ignore[method-assign]
     try:
         yield found
     finally:

@@ -55,7 +55,7 @@ def test_copies_that_come_at_once_later_and_in_any_order_change_nothing(
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
     client, run_id, journal = begin(fleet, drawn, tmp_path)
-    late = []
+    late: list[str] = []
     while fleet.messages:
         message = fleet.messages.pop(chance.randrange(len(fleet.messages)))
         fleet.deliver(message)
@@ -105,8 +105,9 @@ def operations(fleet: Desk, drawn: Drawn, folder: Path) -> int:
     client, run_id, _ = begin(fleet, drawn, folder)
     before = fleet.fate.asked
     fleet.drain()
+    asked = fleet.fate.asked - before
     check(client, run_id, drawn)
-    return fleet.fate.asked - before
+    return asked
 
 
 @pytest.mark.parametrize("drawn", [FORKED, BROKEN], ids=lambda drawn: drawn.name)
@@ -116,7 +117,7 @@ def test_a_death_at_any_point_is_mended_by_the_redelivery(
 ) -> None:
     count = operations(fleet, drawn, tmp_path)
     assert count > 40
-    wrong = []
+    wrong: list[str] = []
     for at in range(1, count + 1):
         client, run_id, _ = begin(fleet, drawn, tmp_path)
         fleet.fate.left = at
@@ -137,7 +138,7 @@ def test_a_death_at_any_point_whose_message_is_lost_is_mended_by_the_sweeper(
     fleet: Desk, tmp_path: Path, drawn: Drawn
 ) -> None:
     count = operations(fleet, drawn, tmp_path)
-    wrong = []
+    wrong: list[str] = []
     for at in range(1, count + 1):
         client, run_id, _ = begin(fleet, drawn, tmp_path)
         fleet.fate.left = at
@@ -162,7 +163,7 @@ def test_any_message_lost_is_sent_again_by_the_sweeper(fleet: Desk, tmp_path: Pa
         delivered = 0
         while fleet.messages:
             message = fleet.messages.pop(0)
-            if delivered != lost and lost != count:
+            if lost not in {delivered, count}:
                 fleet.deliver(message)
             delivered += 1
         fleet.sweep_to_the_end(client, run_id)

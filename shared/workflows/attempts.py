@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from monitoring.prometheus_metrics import WORKFLOW_STEP_SECONDS
-from shared.errors import CircuitOpenError, TransientError, UnauthorizedError, WorkerError
+from shared.errors import CircuitOpenError, DeadlineExceededError, TransientError, UnauthorizedError, WorkerError
 from shared.logging_utils import inner_context
 from shared.task import tried
 from shared.workflows import borders
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import Declaration
 from shared.workflows.errors import BorderError, WorkflowError
-from shared.workflows.shape import StepState
+from shared.workflows.shape import Step, StepState
 
 _LONGEST_REASON = 500
 
@@ -128,6 +128,11 @@ def passing(error: Exception) -> bool:
 def final(error: Exception) -> bool:
     """Whether another attempt would end the same way."""
     return isinstance(error, WorkflowError)
+
+
+def late(step: Step) -> DeadlineExceededError:
+    """What becomes of an attempt that has not ended in time, whatever it says then."""
+    return DeadlineExceededError(f"it took longer than {step.timeout:g} s")
 
 
 def reason_of(error: Exception | None) -> str:

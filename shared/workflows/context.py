@@ -89,12 +89,13 @@ class TaskContext:
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Say how far it is, to those who watch the run."""
-        self.seat.progress(done, total, message)
+        if not self.deadline.over:
+            self.seat.progress(done, total, message)
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for this step any more: the run was cancelled, or has ended without it."""
-        return self.seat.cancelled()
+        """Whether nobody waits for this step any more: the run has ended without it, or its time is over."""
+        return self.deadline.over or self.seat.cancelled()
 
     def checkpoint(self) -> None:
         """A place at which this step may be left and begun anew, as the same attempt: call it where it waits for long.
@@ -106,7 +107,7 @@ class TaskContext:
             RunCancelledError: nobody waits for it any more.
             DeadlineExceededError: its time is over.
         """
-        if self.cancelled:
+        if self.seat.cancelled():
             raise RunCancelledError(f"run {self.run_id} was cancelled")
         self.deadline.check()
         self.seat.checkpoint()

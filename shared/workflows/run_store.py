@@ -39,11 +39,10 @@ class RunStore:
         self._redis, self._stall, self._retention = client, stall, retention
         self._scripts = {name: client.register_script(source) for name, source in SCRIPTS.items()}
 
-    def claim(self, place: Place) -> Claim:
-        """That piece of work, to take a lease on."""
-        return Claim(
-            _key(place.run_id, "").rstrip(":"), f"{place.output}:{place.attempt}", MARGIN_SECONDS + self._retention
-        )
+    def claim(self, place: Place, seconds: float = 0) -> Claim:
+        """That piece of work, to take a lease on for so long."""
+        expiry = int(seconds) + MARGIN_SECONDS + self._retention
+        return Claim(_key(place.run_id, "").rstrip(":"), f"{place.output}:{place.attempt}", expiry)
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_type
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError
 
 from shared.workflows.errors import BorderError
 
@@ -55,15 +56,25 @@ def to_text(value: Any, annotation: Any, what: str, largest: int) -> str:
         BorderError: it is not JSON, not as declared, or too large.
     """
     if annotation is not Any:
-        value = _adapter(annotation).dump_python(_checked(value, annotation, what), mode="json")
+        value = _checked(value, annotation, what)
     elif isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    wrong = next(_not_json(value, what), None)
+        annotation = type(value)
+    try:
+        if annotation is not Any:
+            value = _adapter(annotation).dump_python(value, mode="json", round_trip=True)
+        wrong = next(_not_json(value, what), None)
+        text = utf8(json.dumps(value, ensure_ascii=False)) if wrong is None else ""
+    except (PydanticSerializationError, RecursionError, ValueError) as error:
+        wrong = f"{what} cannot be JSON: {type(error).__name__}"
     if wrong is not None:
         raise BorderError(wrong)
-    text = json.dumps(value, ensure_ascii=False)
     bounded(text, what, largest)
     return text
+
+
+def utf8(text: str) -> str:
+    """The same, with what UTF-8 does not have written as JSON does: halves of a pair, as PDFs and file names have."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bounded(text: str, what: str, largest: int) -> None:
@@ -72,7 +83,7 @@ def bounded(text: str, what: str, largest: int) -> None:
     Raises:
         BorderError: it says how many there are.
     """
-    if (size := len(text.encode(errors="surrogatepass"))) > largest:
+    if (size := len(text.encode())) > largest:
         raise BorderError(
             f"{what} has {size:,} bytes, and {largest:,} may be (WORKFLOW_OUTPUT_MAX_BYTES); keep it where it belongs, "
             "at the backend say, and hand on what names it"
@@ -91,7 +102,7 @@ def from_text(text: str, annotation: Any, what: str) -> Any:
 
 def _checked(value: Any, annotation: Any, what: str) -> Any:
     try:
-        return _adapter(annotation).validate_python(value)
+        return _adapter(annotation).validate_python(value, by_alias=True, by_name=True)
     except ValidationError as error:
         # Where and why, and not what stood there, which may be of a document.
         found = error.errors(include_input=False, include_url=False, include_context=False)

@@ -57,7 +57,7 @@ class TaskContext:
     failures: tuple[StepError, ...] = ()
     parents: Mapping[str, StepState] = field(default_factory=dict)
     input_text: str = field(default="null", repr=False)
-    gives: Callable[[str], Any] = field(default=lambda _step: Any, repr=False)
+    gives: Callable[[Step], Any] = field(default=lambda _step: Any, repr=False)
     seat: Seat = field(repr=False)
 
     @property
@@ -81,7 +81,11 @@ class TaskContext:
             known = ", ".join(self.step.parents) or "none"
             raise BorderError(f"step {self.step.name} asks for the output of {step!r}; its parents are: {known}")
         text = self.seat.output(step)
-        return None if text is None else borders.from_text(text, self.gives(step), f"the output of {step}")
+        return (
+            None
+            if text is None
+            else borders.from_text(text, self.gives(self.shape.step(step)), f"the output of {step}")
+        )
 
     def was_skipped(self, step: str) -> bool:
         """Whether a parent was skipped."""

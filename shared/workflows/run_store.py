@@ -234,6 +234,7 @@ class RunStore:
             ended=float(known["ended"]) if "ended" in known else None,
             steps={name: step_view(found.get(name, {}), status) for name in names},
             reason=known.get("reason"),
+            leaves=tuple(leaf.name for leaf in run.shape.leaves),
         )
 
     def events(self, run_id: str, after: str | None, seconds: float) -> list[Event]:

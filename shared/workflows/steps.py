@@ -19,6 +19,7 @@ from shared.redis_connection import redis_client
 from shared.task import task, tried
 from shared.workflows import catalogue
 from shared.workflows.attempts import Limits, carry_out, final, late, passing, reason_of
+from shared.workflows.borders import utf8
 from shared.workflows.catalogue import Catalogue
 from shared.workflows.declaration import Declaration
 from shared.workflows.errors import RunCancelledError, StepError
@@ -138,7 +139,7 @@ class _Seat:
             attempt=place.attempt,
             done=done,
             total=total,
-            message=message or None,
+            message=utf8(message) or None,
         )
         self._fleet.store.progress(place.run_id, event)
 

@@ -106,14 +106,14 @@ class Desk:
         self.workflows.add(owners)
         return TaskClient(self.engine, self.workflows, LIMITS)
 
-    def send_task(self, name: str, *_: Any, **options: Any) -> None:
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, **options: Any) -> None:
         """In the place of both applications'."""
         self.fate.ask()
         if self.broker_is_away:
             raise OSError("connection refused")
-        assert name == STEP_TASK
+        assert (name, args or []) == (STEP_TASK, [])
         headers = dict(options.get("headers") or {})
-        message = Message(dict(options["kwargs"]), headers, int(options.get("retries") or 0))
+        message = Message(dict(kwargs), headers, int(options.get("retries") or 0))
         self.messages.append(message)
         self.sent.append(replace(message))
 

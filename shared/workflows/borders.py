@@ -5,11 +5,12 @@ import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
+from typing_extensions import is_typeddict  # which knows its own
 
 from shared.workflows.errors import BorderError
 
@@ -21,7 +22,7 @@ _MOST_MISTAKES = 3
 def problem_of(annotation: Any) -> str | None:
     """Why values of that annotation cannot be JSON, in plain words; None if they can."""
     origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
-    if annotation in _PLAIN or is_typeddict(annotation) or origin is Literal:
+    if annotation in _PLAIN or origin is Literal:
         return None
     if origin in {Annotated, Union, types.UnionType} or origin in _LISTS:
         inner = arguments[:1] if origin is Annotated else arguments
@@ -30,16 +31,16 @@ def problem_of(annotation: Any) -> str | None:
         if arguments and arguments[0] is not str:
             return f"{_shown(annotation)} has keys that are no text; JSON's are: use str"
         return problem_of(arguments[1]) if arguments else None
-    if isinstance(origin, type) and issubclass(origin, BaseModel):
-        return _problem_of_model(origin)
+    if is_typeddict(origin) or (isinstance(origin, type) and issubclass(origin, BaseModel)):
+        return _problem_of_model(annotation)
     return f"{_shown(annotation)} is not JSON: use dict, list, str, int, float, bool, None or a pydantic model"
 
 
-def _problem_of_model(model: type[BaseModel]) -> str | None:
+def _problem_of_model(model: Any) -> str | None:
     try:
-        model.model_json_schema(mode="serialization")
+        _adapter(model).json_schema(mode="serialization")
     except PydanticUserError as error:
-        return f"{model.__name__} is a model that cannot be JSON: {str(error).splitlines()[0]}"
+        return f"{_shown(model)} is a model that cannot be JSON: {str(error).splitlines()[0]}"
     return None
 
 

@@ -2,19 +2,20 @@
 
 import json
 import time
+from asyncio import CancelledError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from monitoring.prometheus_metrics import WORKFLOW_STEP_SECONDS
-from shared.errors import CircuitOpenError, TransientError, UnauthorizedError, WorkerError
+from shared.errors import CircuitOpenError, DeadlineExceededError, TransientError, UnauthorizedError, WorkerError
 from shared.logging_utils import inner_context
 from shared.task import tried
 from shared.workflows import borders
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import Declaration
 from shared.workflows.errors import BorderError, WorkflowError
-from shared.workflows.shape import StepState
+from shared.workflows.shape import Step, StepState
 
 _LONGEST_REASON = 500
 
@@ -84,7 +85,7 @@ def _items(context: TaskContext, over: tuple[str, str], most: int) -> tuple[str,
         raise BorderError(f"{what} is no list, over which step {context.step.name} could run")
     if len(found) > most:
         raise BorderError(f"{what} has {len(found):,} items, and {most:,} may be (WORKFLOW_MOST_ITEMS)")
-    return tuple(json.dumps(item, ensure_ascii=False) for item in found)
+    return tuple(borders.utf8(json.dumps(item, ensure_ascii=False)) for item in found)
 
 
 def carry_out(declaration: Declaration, context: TaskContext, input_text: str, limits: Limits) -> str:
@@ -105,8 +106,9 @@ def carry_out(declaration: Declaration, context: TaskContext, input_text: str, l
     with inner_context(**about, **item):
         try:
             given = method.function(declaration.owner(), value, context)
-        except SystemExit as left:
-            raise WorkflowError("it called sys.exit, which would end the whole process; raise an error") from left
+        except (SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError) as left:
+            kind = type(left).__name__  # sys.exit raises SystemExit
+            raise WorkflowError(f"it raised {kind}, which would end what it runs in; raise an error") from left
         finally:
             seconds = time.monotonic() - begun
             WORKFLOW_STEP_SECONDS.observe(seconds, workflow=context.shape.name, step=name)
@@ -130,10 +132,15 @@ def final(error: Exception) -> bool:
     return isinstance(error, WorkflowError)
 
 
+def late(step: Step) -> DeadlineExceededError:
+    """What becomes of an attempt that has not ended in time, whatever it says then."""
+    return DeadlineExceededError(f"it took longer than {step.timeout:g} s")
+
+
 def reason_of(error: Exception | None) -> str:
     """An error in words, cut; those that are not ours with their class."""
     said = str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}".rstrip(": ")
-    return said[:_LONGEST_REASON]
+    return borders.utf8(said[:_LONGEST_REASON])
 
 
 def joined(step: str, outputs: Sequence[str], limits: Limits) -> str:

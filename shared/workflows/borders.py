@@ -5,10 +5,12 @@ import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, is_typeddict
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError
+from typing_extensions import is_typeddict  # which knows its own
 
 from shared.workflows.errors import BorderError
 
@@ -20,7 +22,7 @@ _MOST_MISTAKES = 3
 def problem_of(annotation: Any) -> str | None:
     """Why values of that annotation cannot be JSON, in plain words; None if they can."""
     origin, arguments = get_origin(annotation) or annotation, get_args(annotation)
-    if annotation in _PLAIN or is_typeddict(annotation) or origin is Literal:
+    if annotation in _PLAIN or origin is Literal:
         return None
     if origin in {Annotated, Union, types.UnionType} or origin in _LISTS:
         inner = arguments[:1] if origin is Annotated else arguments
@@ -29,16 +31,16 @@ def problem_of(annotation: Any) -> str | None:
         if arguments and arguments[0] is not str:
             return f"{_shown(annotation)} has keys that are no text; JSON's are: use str"
         return problem_of(arguments[1]) if arguments else None
-    if isinstance(origin, type) and issubclass(origin, BaseModel):
-        return _problem_of_model(origin)
+    if is_typeddict(origin) or (isinstance(origin, type) and issubclass(origin, BaseModel)):
+        return _problem_of_model(annotation)
     return f"{_shown(annotation)} is not JSON: use dict, list, str, int, float, bool, None or a pydantic model"
 
 
-def _problem_of_model(model: type[BaseModel]) -> str | None:
+def _problem_of_model(model: Any) -> str | None:
     try:
-        model.model_json_schema(mode="serialization")
+        _adapter(model).json_schema(mode="serialization")
     except PydanticUserError as error:
-        return f"{model.__name__} is a model that cannot be JSON: {str(error).splitlines()[0]}"
+        return f"{_shown(model)} is a model that cannot be JSON: {str(error).splitlines()[0]}"
     return None
 
 
@@ -55,15 +57,25 @@ def to_text(value: Any, annotation: Any, what: str, largest: int) -> str:
         BorderError: it is not JSON, not as declared, or too large.
     """
     if annotation is not Any:
-        value = _adapter(annotation).dump_python(_checked(value, annotation, what), mode="json")
+        value = _checked(value, annotation, what)
     elif isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    wrong = next(_not_json(value, what), None)
+        annotation = type(value)
+    try:
+        if annotation is not Any:
+            value = _adapter(annotation).dump_python(value, mode="json", round_trip=True)
+        wrong = next(_not_json(value, what), None)
+        text = utf8(json.dumps(value, ensure_ascii=False)) if wrong is None else ""
+    except (PydanticSerializationError, RecursionError, ValueError) as error:
+        wrong = f"{what} cannot be JSON: {type(error).__name__}"
     if wrong is not None:
         raise BorderError(wrong)
-    text = json.dumps(value, ensure_ascii=False)
     bounded(text, what, largest)
     return text
+
+
+def utf8(text: str) -> str:
+    """The same, with what UTF-8 does not have written as JSON does: halves of a pair, as PDFs and file names have."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bounded(text: str, what: str, largest: int) -> None:
@@ -72,7 +84,7 @@ def bounded(text: str, what: str, largest: int) -> None:
     Raises:
         BorderError: it says how many there are.
     """
-    if (size := len(text.encode(errors="surrogatepass"))) > largest:
+    if (size := len(text.encode())) > largest:
         raise BorderError(
             f"{what} has {size:,} bytes, and {largest:,} may be (WORKFLOW_OUTPUT_MAX_BYTES); keep it where it belongs, "
             "at the backend say, and hand on what names it"
@@ -91,7 +103,7 @@ def from_text(text: str, annotation: Any, what: str) -> Any:
 
 def _checked(value: Any, annotation: Any, what: str) -> Any:
     try:
-        return _adapter(annotation).validate_python(value)
+        return _adapter(annotation).validate_python(value, by_alias=True, by_name=True)
     except ValidationError as error:
         # Where and why, and not what stood there, which may be of a document.
         found = error.errors(include_input=False, include_url=False, include_context=False)

@@ -74,7 +74,7 @@ class TaskClient:
         run_id = await asyncio.to_thread(self.start_workflow, name, input_data, **how)
         until = _until(timeout)
         async for event in self.follow(run_id):
-            if event is None and time.monotonic() > until:
+            if not (event and event.last) and time.monotonic() > until:
                 raise _late(run_id, timeout)
         return await asyncio.to_thread(self.result, run_id)
 
@@ -116,8 +116,7 @@ class TaskClient:
                 raise _late(run_id, timeout)
         view = self.engine.look(run_id)
         view.check()
-        leaves = self.workflows.named(view.workflow).shape.leaves
-        texts = {leaf.name: self.engine.output(run_id, leaf.name) for leaf in leaves}
+        texts = {leaf: self.engine.output(run_id, leaf) for leaf in view.leaves}
         return {name: json.loads(text) for name, text in texts.items() if text is not None}
 
     def cancel(self, run_id: str) -> bool:

@@ -57,7 +57,7 @@ class TaskContext:
     failures: tuple[StepError, ...] = ()
     parents: Mapping[str, StepState] = field(default_factory=dict)
     input_text: str = field(default="null", repr=False)
-    gives: Callable[[str], Any] = field(default=lambda _step: Any, repr=False)
+    gives: Callable[[Step], Any] = field(default=lambda _step: Any, repr=False)
     seat: Seat = field(repr=False)
 
     @property
@@ -81,7 +81,8 @@ class TaskContext:
             known = ", ".join(self.step.parents) or "none"
             raise BorderError(f"step {self.step.name} asks for the output of {step!r}; its parents are: {known}")
         text = self.seat.output(step)
-        return None if text is None else borders.from_text(text, self.gives(step), f"the output of {step}")
+        gives = self.gives(self.shape.step(step))
+        return None if text is None else borders.from_text(text, gives, f"the output of {step}")
 
     def was_skipped(self, step: str) -> bool:
         """Whether a parent was skipped."""
@@ -89,12 +90,13 @@ class TaskContext:
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Say how far it is, to those who watch the run."""
-        self.seat.progress(done, total, message)
+        if not self.deadline.over:
+            self.seat.progress(done, total, message)
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for this step any more: the run was cancelled, or has ended without it."""
-        return self.seat.cancelled()
+        """Whether nobody waits for this step any more: the run has ended without it, or its time is over."""
+        return self.deadline.over or self.seat.cancelled()
 
     def checkpoint(self) -> None:
         """A place at which this step may be left and begun anew, as the same attempt: call it where it waits for long.
@@ -106,7 +108,7 @@ class TaskContext:
             RunCancelledError: nobody waits for it any more.
             DeadlineExceededError: its time is over.
         """
-        if self.cancelled:
+        if self.seat.cancelled():
             raise RunCancelledError(f"run {self.run_id} was cancelled")
         self.deadline.check()
         self.seat.checkpoint()

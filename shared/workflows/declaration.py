@@ -130,10 +130,10 @@ class Declaration:
         """The workflow's."""
         return self.shape.name
 
-    def gives(self, step: str) -> Any:
-        """The annotation of a step's output: that of a list, where it runs over one."""
-        one = self.methods[step].gives
-        return list[one] if self.shape.step(step).map_over and one is not Any else one  # type: ignore[valid-type]
+    def gives(self, step: Step) -> Any:
+        """The annotation of a step's output: that of a list, where it runs over one. The step is its run's."""
+        one = self.methods[step.name].gives if step.name in self.methods else Any
+        return list[one] if step.map_over and one is not Any else one  # type: ignore[valid-type]
 
     def input_text(self, value: Any, largest: int) -> str:
         """The input of a run as JSON, checked against what each step that takes it has declared.

@@ -15,18 +15,20 @@ from shared.api_client import OrganizationAPI
 from shared.deadline import Deadline
 from shared.errors import TransientError
 from shared.logging_utils import get_logger
+from shared.task import tried
 from shared.workflows.attempts import Limits, decide, joined
 from shared.workflows.catalogue import Catalogue
 from shared.workflows.context import Seat, TaskContext
 from shared.workflows.declaration import Declaration
-from shared.workflows.errors import BorderError, UnknownWorkflowError, WorkflowError
+from shared.workflows.errors import BorderError, WorkflowError
 from shared.workflows.run_store import RunStore
 from shared.workflows.runs import Place, Run
-from shared.workflows.shape import ON_FAILURE, RunStatus, Shape, Step, StepState
+from shared.workflows.shape import ENDED, ON_FAILURE, RunStatus, Shape, Step, StepState
 
 log = get_logger(__name__)
 
 _END = ""  # the gate at which a run ends
+_LAST = f"{ON_FAILURE}/"  # and the one behind that
 
 
 class Send(Protocol):
@@ -74,26 +76,29 @@ class Fleet:
         workflows: those that are known here.
         limits: what may cross a border.
         send: how messages are sent.
+        patient: whether what is not known here may be known elsewhere: versions differ while a fleet is updated.
     """
 
     store: RunStore
     workflows: Catalogue
     limits: Limits
     send: Send
+    patient: bool = True
 
     def known(self, workflow: str, step: str | None = None) -> Declaration:
         """The workflow, with that step.
 
         Raises:
             NotKnownHereError: it is not known here, and may be elsewhere.
+            WorkflowError: it is known nowhere, as far as can be said by now.
         """
-        try:
-            found = self.workflows.named(workflow)
-        except UnknownWorkflowError as error:
-            raise NotKnownHereError(str(error)) from error
-        if step is not None and step not in found.methods:
-            raise NotKnownHereError(f"workflow {workflow} has no step {step} here; another version of it has")
-        return found
+        found, unknown = tried(lambda: self.workflows.named(workflow))
+        if found is not None and (step is None or step in found.methods):
+            return found
+        said = unknown or f"workflow {workflow} has no step {step} here; another version of it has"
+        if self.patient:
+            raise NotKnownHereError(str(said))
+        raise WorkflowError(f"{said}; have WORKFLOW_MODULES of all workers name its module")
 
     def begin(self, run: Run) -> None:
         """Send the first steps."""
@@ -110,7 +115,11 @@ class Fleet:
         if verdict is not StepState.QUEUED:
             self.end(run, Place(run.run_id, step.name, attempt=0), verdict)
             return
-        declaration = self.known(run.shape.name, step.name)
+        try:
+            declaration = self.known(run.shape.name, step.name)
+        except WorkflowError as error:
+            self.end(run, Place(run.run_id, step.name, attempt=0), StepState.FAILED, str(error))
+            return
         outside = _Outside(self.store, run.run_id)
         context = self.context(run, Place(run.run_id, step.name), outside, parents)
         decision = decide(declaration, context, self.limits)
@@ -127,9 +136,10 @@ class Fleet:
             return
         for index in range(len(items)):
             self.send(run, Place(run.run_id, step.name, index), 0)
-        self.store.sent(run, step.name)
-        if not items:
-            self.end(run, Place(run.run_id, step.name, attempt=0), StepState.SUCCEEDED, None, "[]")
+        if items:
+            self.store.sent(run, step.name)
+        else:
+            self.fold(run, step, {})
 
     def end(
         self, run: Run, place: Place, state: StepState, reason: str | None = None, output: str | None = None
@@ -139,7 +149,9 @@ class Fleet:
         waiting: dict[str, int | None] = {}
         if place.index is not None:
             waiting[f"{name}/"] = None
-        elif name != ON_FAILURE:
+        elif name == ON_FAILURE:
+            waiting[_LAST] = 1
+        else:
             waiting |= {child.name: len(child.parents) for child in shape.children(name)}
             waiting[_END] = len(shape.steps)
         written, opened = self.store.end(run, place, (state, reason, output), waiting)
@@ -148,13 +160,13 @@ class Fleet:
             log.info("step_ended", step=name, outcome=state, reason=reason, run_id=run.run_id, workflow=shape.name)
         for gate, arrived in opened.items():
             self._open(run, shape, gate, arrived)
-        if name == ON_FAILURE:
-            self.finish(run, RunStatus.FAILED)
         return written
 
     def _open(self, run: Run, shape: Shape, gate: str, arrived: Mapping[str, StepState]) -> None:
         if gate == _END:
             self.conclude(run, arrived)
+        elif gate == _LAST:
+            self.finish(run, RunStatus.FAILED)
         elif gate.endswith("/"):
             self.fold(run, shape.step(gate[:-1]), arrived)
         else:
@@ -181,7 +193,7 @@ class Fleet:
     def conclude(self, run: Run, states: Mapping[str, StepState]) -> None:
         """End a run whose steps have all ended so, or have `on_failure` do it."""
         outcome, last = run.shape.outcome(states), run.shape.on_failure
-        if outcome is RunStatus.FAILED and last is not None:
+        if outcome is RunStatus.FAILED and last is not None and states.get(ON_FAILURE) not in ENDED:
             self.queue(run, last)
         elif outcome is not RunStatus.RUNNING:
             self.finish(run, outcome)

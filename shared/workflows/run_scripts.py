@@ -162,8 +162,16 @@ tell(ARGV[4])
 return 1
 """
 
-# The run has ended. KEYS[5], KEYS[6]: what else is kept of it; KEYS[7…]: what is not. ARGV[5]: its status; ARGV[6]: the
-# reason; ARGV[3] is how long it is kept. Answers the seconds that it took; "" if it had ended before.
+# What has no script of its own. KEYS[4]: a hash. ARGV: fields and values.
+PUT = f"""
+if {_GONE} then return 0 end
+for at = 1, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[at], ARGV[at + 1]) end
+redis.call('EXPIRE', KEYS[4], redis.call('TTL', KEYS[3]))
+"""
+
+# The run has ended. KEYS[5]: outputs; KEYS[6], KEYS[7]: steps, and which run has the key, which are kept as well;
+# KEYS[8…]: what is not. ARGV[5]: its status; ARGV[6]: the reason; ARGV[3] is how long it is kept. Answers the seconds
+# that it took; "" if it had ended before.
 FINISH = f"""
 if {_GONE} then return '' end
 {_TELL}{_NOW}
@@ -172,8 +180,11 @@ redis.call('HSET', KEYS[3], 'status', ARGV[5], 'ended', string.format('%.3f', no
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], 'reason', ARGV[6]) end
 redis.call('ZREM', KEYS[2], ARGV[1])
 tell(ARGV[4])
-for at = 3, 6 do redis.call('EXPIRE', KEYS[at], ARGV[3]) end
-for at = 7, #KEYS do redis.call('UNLINK', KEYS[at]) end
+for _, name in ipairs(redis.call('HKEYS', KEYS[5])) do
+  if string.find(name, '/', 1, true) then redis.call('HDEL', KEYS[5], name) end
+end
+for at = 3, 7 do redis.call('EXPIRE', KEYS[at], ARGV[3]) end
+for at = 8, #KEYS do redis.call('UNLINK', KEYS[at]) end
 return string.format('%.3f', now - redis.call('HGET', KEYS[3], 'began'))
 """
 
@@ -184,5 +195,6 @@ SCRIPTS = {
     "retry": RETRY,
     "end": END,
     "progress": PROGRESS,
+    "put": PUT,
     "finish": FINISH,
 }

@@ -39,11 +39,10 @@ class RunStore:
         self._redis, self._stall, self._retention = client, stall, retention
         self._scripts = {name: client.register_script(source) for name, source in SCRIPTS.items()}
 
-    def claim(self, place: Place) -> Claim:
-        """That piece of work, to take a lease on."""
-        return Claim(
-            _key(place.run_id, "").rstrip(":"), f"{place.output}:{place.attempt}", MARGIN_SECONDS + self._retention
-        )
+    def claim(self, place: Place, seconds: float = 0) -> Claim:
+        """That piece of work, to take a lease on for so long."""
+        expiry = int(seconds) + MARGIN_SECONDS + self._retention
+        return Claim(_key(place.run_id, "").rstrip(":"), f"{place.output}:{place.attempt}", expiry)
 
     def close(self) -> None:
         """Close the connections."""
@@ -51,14 +50,13 @@ class RunStore:
 
     # The life of a run.
 
-    def start(self, run: Run, run_key: str | None) -> str | None:
-        """Make a run known. The run that has that key, if one has.
+    def start(self, run: Run) -> str | None:
+        """Make a run known. The run that has its key, if one has.
 
         Raises:
             RunKeyError: that one has another input.
         """
-        digest = hashlib.sha256(run.input_text.encode(errors="surrogatepass")).hexdigest() if run_key else ""
-        name = hashlib.sha256(json.dumps([run.shape.name, run.organization_id, run_key]).encode()).hexdigest()
+        digest = hashlib.sha256(run.input_text.encode()).hexdigest() if run.run_key else ""
         known = {
             "workflow": run.shape.name,
             "shape": json.dumps(run.shape.as_json()),
@@ -68,8 +66,9 @@ class RunStore:
             "status": RunStatus.RUNNING,
             "organization_id": run.organization_id,
             "request_id": run.request_id,
+            "run_key": run.run_key,
         }
-        keys = [f"workers:workflow:key:{name}", REGISTER_KEY, _key(run.run_id, "run"), _key(run.run_id, "events")]
+        keys = [_key_of(run), REGISTER_KEY, _key(run.run_id, "run"), _key(run.run_id, "events")]
         event = Event(at=time.time(), state=RunStatus.RUNNING)
         fields = flat({name: str(value) for name, value in known.items() if value is not None})
         before = self._ask("start", keys, run, event, digest, *fields)
@@ -77,8 +76,14 @@ class RunStore:
             return None
         found, _, other = before.partition(" ")
         if other != digest:
-            raise RunKeyError(f"run {found} was started with run_key {run_key!r} and another input")
+            raise RunKeyError(f"run {found} was started with run_key {run.run_key!r} and another input")
         return str(found)
+
+    def withdraw(self, run: Run) -> None:
+        """Give the key of a run back that never was on its way."""
+        if run.run_key:
+            with translated():
+                self._redis.delete(_key_of(run))
 
     def run(self, run_id: str) -> Run | None:
         """What is known of a run that has not ended."""
@@ -90,21 +95,13 @@ class RunStore:
 
     def queue(self, run: Run, step: str, items: Sequence[str] | None) -> None:
         """Say that a step goes out, and keep what it runs over."""
-        plan = {str(at): item for at, item in enumerate(items or ())}
-        pairs, key = flat(plan), _key(run.run_id, f"plan:{step}")
-        with translated():
-            for at in range(0, len(pairs), _AT_ONCE):
-                self._redis.hset(key, items=list(pairs[at : at + _AT_ONCE]))
-            if pairs:
-                self._redis.expire(key, self._expiry(run))
+        self._put(run.run_id, f"plan:{step}", {str(at): item for at, item in enumerate(items or ())})
         event = Event(at=time.time(), state=StepState.QUEUED, step=step)
         self._ask("queue", self._keys(run.run_id, "events", "steps"), run, event, step, _count(items))
 
     def sent(self, run: Run, step: str) -> None:
         """Remember that all items of a step were sent."""
-        with translated():
-            self._redis.hset(_key(run.run_id, f"gate:{step}"), "sent", "1")
-            self._redis.expire(_key(run.run_id, f"gate:{step}"), self._expiry(run))
+        self._put(run.run_id, f"gate:{step}", {"sent": "1"})
 
     def begin(self, place: Place, seconds: float) -> Begun:
         """Begin an attempt, or go on with it; `seconds` is how long it may take from its first beginning."""
@@ -159,10 +156,17 @@ class RunStore:
         """End a run. The seconds that it took; None: it had ended."""
         event = Event(at=time.time(), state=status, reason=reason)
         mapped = [step.name for step in run.shape.steps if step.map_over]
-        names = ["", *(step.name for step in run.shape.steps), ON_FAILURE, *(f"{name}/" for name in mapped)]
+        names = [
+            "",
+            *(step.name for step in run.shape.steps),
+            ON_FAILURE,
+            f"{ON_FAILURE}/",
+            *(f"{name}/" for name in mapped),
+        ]
         gates = [f"{what}:{name}" for what in ("gate", "arrived") for name in names]
         gone = ["claims", *gates, *(f"{what}:{name}" for what in ("plan", "items") for name in mapped)]
-        keys = self._keys(run.run_id, "events", "steps", "outputs", *gone)
+        kept = [*self._keys(run.run_id, "events", "outputs", "steps"), _key_of(run)]
+        keys = [*kept, *(_key(run.run_id, name) for name in gone)]
         took = self._ask("finish", keys, run, event, status, reason or "")
         return float(took) if took else None
 
@@ -174,8 +178,9 @@ class RunStore:
 
     def item_outputs(self, run_id: str, step: str, count: int) -> list[str]:
         """The outputs of all items of a step, in order."""
+        fields = [f"{step}/{index}" for index in range(count)]
         with translated():
-            found: Any = self._redis.hmget(_key(run_id, "outputs"), [f"{step}/{index}" for index in range(count)])
+            found: Any = self._redis.hmget(_key(run_id, "outputs"), fields) if fields else []
         return [text or "null" for text in found]
 
     def forget_items(self, run_id: str, step: str, count: int) -> None:
@@ -211,10 +216,8 @@ class RunStore:
 
     def note(self, run: Run, step: str, **values: object) -> None:
         """Keep more of a step."""
-        with translated():
-            pairs = {f"{step}:{name}": str(value) for name, value in values.items() if value is not None}
-            if pairs:
-                self._redis.hset(_key(run.run_id, "steps"), items=flat(pairs))
+        known = {f"{step}:{name}": str(value) for name, value in values.items() if value is not None}
+        self._put(run.run_id, "steps", known)
 
     def view(self, run_id: str) -> RunView:
         """A run as those outside see it.
@@ -238,6 +241,7 @@ class RunStore:
             ended=float(known["ended"]) if "ended" in known else None,
             steps={name: step_view(found.get(name, {}), status) for name in names},
             reason=known.get("reason"),
+            leaves=tuple(leaf.name for leaf in run.shape.leaves),
         )
 
     def events(self, run_id: str, after: str | None, seconds: float) -> list[Event]:
@@ -276,16 +280,21 @@ class RunStore:
 
     def looked_after(self, run: Run | str, again: float) -> None:
         """Say when the sweeper is to look again, in seconds since 1970, and that it has looked once more."""
-        with translated(), self._redis.pipeline() as pipe:
+        with translated():
             if isinstance(run, str):
-                pipe.zrem(REGISTER_KEY, run)
+                self._redis.zrem(REGISTER_KEY, run)
             else:
-                pipe.zadd(REGISTER_KEY, {run.run_id: again}, xx=True)
-                pipe.hincrby(_key(run.run_id, "run"), "looks", 1)
-            pipe.execute()
+                self._redis.zadd(REGISTER_KEY, {run.run_id: again}, xx=True)
+                self._put(run.run_id, "run", {"looks": str(run.looks + 1)})
 
     def _expiry(self, run: Run) -> int:
         return int(max(0.0, run.deadline - time.time())) + MARGIN_SECONDS + self._retention
+
+    def _put(self, run_id: str, name: str, values: Mapping[str, str]) -> None:
+        pairs = flat(values)
+        with translated():
+            for at in range(0, len(pairs), _AT_ONCE):
+                self._scripts["put"](keys=self._keys(run_id, name), args=pairs[at : at + _AT_ONCE])
 
     def _ask(self, script: str, keys: Sequence[str], run: Run | str, event: Event, *arguments: Any) -> Any:
         run_id = run if isinstance(run, str) else run.run_id
@@ -312,6 +321,13 @@ class RunStore:
 
 def _key(run_id: str, what: str) -> str:
     return f"workers:workflow:{run_id}:{what}"
+
+
+def _key_of(run: Run) -> str:
+    if not run.run_key:
+        return _key(run.run_id, "run")
+    name = json.dumps([run.shape.name, run.organization_id, run.run_key])
+    return f"workers:workflow:key:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def _paired(flattened: Sequence[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ class Run:
         input_text: its input.
         organization_id: the tenant's string id.
         request_id: of the user's request that started it.
+        run_key: what its starter knows it by.
         deadline: when it must have ended, in seconds since 1970.
         looks: how often the sweeper has looked after it.
     """
@@ -33,6 +34,7 @@ class Run:
     organization_id: str | None
     request_id: str | None
     deadline: float
+    run_key: str | None = None
     looks: int = 0
 
 
@@ -100,6 +102,7 @@ def run_of(run_id: str, known: Mapping[str, str]) -> Run:
         organization_id=known.get("organization_id"),
         request_id=known.get("request_id"),
         deadline=float(known["deadline"]),
+        run_key=known.get("run_key"),
         looks=int(known.get("looks", 0)),
     )
 

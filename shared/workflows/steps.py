@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from celery.exceptions import SoftTimeLimitExceeded
-
 from config.queue_routing import WORKFLOW_QUEUES
 from shared.api_client import OrganizationAPI
 from shared.call import UNSENT, Call, bury, note_unknown
@@ -21,11 +19,12 @@ from shared.models import Payload, parse
 from shared.redis_connection import redis_client
 from shared.task import task, tried
 from shared.workflows import catalogue
-from shared.workflows.attempts import Limits, carry_out, final, passing, reason_of
+from shared.workflows.attempts import Limits, carry_out, final, late, passing, reason_of
+from shared.workflows.borders import utf8
 from shared.workflows.catalogue import Catalogue
 from shared.workflows.declaration import Declaration
 from shared.workflows.errors import RunCancelledError, StepError
-from shared.workflows.fleet import Fleet, NotKnownHereError
+from shared.workflows.fleet import Fleet
 from shared.workflows.run_store import RunStore
 from shared.workflows.runs import Begun, Place, Run
 from shared.workflows.shape import StepState
@@ -48,6 +47,7 @@ class Message(Payload):
         step: the step.
         index: the item, of a step that runs over a list.
         attempt: from 1.
+        seconds: how long it may take, by the graph that the run was started with.
     """
 
     run_id: str
@@ -55,6 +55,7 @@ class Message(Payload):
     step: str
     index: int | None = None
     attempt: int = 1
+    seconds: float
 
     @property
     def place(self) -> Place:
@@ -65,7 +66,12 @@ class Message(Payload):
 def message_of(run: Run, place: Place) -> dict[str, Any]:
     """The arguments of the task."""
     found = Message(
-        run_id=run.run_id, workflow=run.shape.name, step=place.step, index=place.index, attempt=place.attempt
+        run_id=run.run_id,
+        workflow=run.shape.name,
+        step=place.step,
+        index=place.index,
+        attempt=place.attempt,
+        seconds=run.shape.step(place.step).timeout,
     )
     return found.model_dump(exclude_none=True)
 
@@ -116,7 +122,8 @@ def fleet_of(call: Call) -> Fleet:
             raise BrokerError(f"{STEP_TASK} could not be sent to {queue}: {error}") from error
 
     runs = call.app.resources.held("workflows", hold)
-    return Fleet(runs.store, runs.workflows, Limits(settings.workflow_largest, settings.workflow_items), send)
+    limits = Limits(settings.workflow_largest, settings.workflow_items)
+    return Fleet(runs.store, runs.workflows, limits, send, patient=call.age < _PATIENCE_SECONDS)
 
 
 class _Seat:
@@ -144,7 +151,7 @@ class _Seat:
             attempt=place.attempt,
             done=done,
             total=total,
-            message=message or None,
+            message=utf8(message) or None,
         )
         self._fleet.store.progress(place.run_id, event)
 
@@ -175,7 +182,8 @@ def _about(_args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> Mapping[str,
 
 
 def _work(call: Call, /, *_args: Any, **kwargs: Any) -> Claim:
-    return fleet_of(call).store.claim(parse(Message, kwargs).place)
+    message = parse(Message, kwargs)
+    return fleet_of(call).store.claim(message.place, message.seconds)
 
 
 def _give_up(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
@@ -199,8 +207,8 @@ def workflow_step(call: Call, /, **kwargs: Any) -> None:
     message = parse(Message, kwargs)
     note_unknown(Message, kwargs)
     fleet, place = fleet_of(call), message.place
-    declaration = _declaration(call, fleet, message)
-    begun = fleet.store.begin(place, _seconds(declaration, place))
+    declaration = fleet.known(message.workflow, message.step)
+    begun = fleet.store.begin(place, message.seconds)
     if begun.run is None:
         raise AlreadyDone("the run has ended")
     if begun.verdict == "done" and begun.state is not None:
@@ -210,20 +218,6 @@ def workflow_step(call: Call, /, **kwargs: Any) -> None:
         _catch_up(fleet, begun.run, place, begun.attempt)
         raise AlreadyDone(f"attempt {begun.attempt} is on")
     _attempt(call, fleet, declaration, begun, place)
-
-
-def _declaration(call: Call, fleet: Fleet, message: Message) -> Declaration:
-    try:
-        return fleet.known(message.workflow, message.step)
-    except NotKnownHereError as error:
-        if call.age < _PATIENCE_SECONDS:
-            raise
-        remedy = f"{error}; have WORKFLOW_MODULES of all workers name its module"
-        raise StepError(message.step, message.attempt, remedy, message.index) from error
-
-
-def _seconds(declaration: Declaration, place: Place) -> float:
-    return declaration.shape.step(place.step).timeout
 
 
 def _catch_up(fleet: Fleet, run: Run, place: Place, attempt: int) -> None:
@@ -240,16 +234,17 @@ def _attempt(call: Call, fleet: Fleet, declaration: Declaration, begun: Begun, p
     context = fleet.context(run, place, seat, begun.parents, deadline)
     text = run.input_text if place.index is None else begun.given[""]
     output, error = tried(lambda: carry_out(declaration, context, text, fleet.limits))
+    if deadline.over:
+        error = late(run.shape.step(place.step))
     if error is None:
         seat.guard()
         fleet.end(run, place, StepState.SUCCEEDED, output=output)
         return
     if isinstance(error, HandBack) or (passing(error) and not deadline.over):
         raise error
-    if isinstance(error, RunCancelledError):
-        raise AlreadyDone(str(error)) from error
-    late = isinstance(error, SoftTimeLimitExceeded)
-    reason = f"it took longer than {context.step.timeout:g} s" if late else reason_of(error)
+    if seat.cancelled():
+        raise AlreadyDone("the run has ended") from error
+    reason = reason_of(error)
     if place.attempt <= run.shape.step(place.step).retries and not final(error):
         fleet.failed(run, place, reason, random.uniform(0, 1))  # noqa: S311 # spreads load, guards nothing
         return

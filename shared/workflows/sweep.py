@@ -14,6 +14,7 @@ from shared.claims import Claim, Lease
 from shared.errors import WorkerError
 from shared.logging_utils import bind_context, fresh_context, get_logger
 from shared.passage import REQUEST_ID, carrying, passage_of
+from shared.workflows.attempts import late, reason_of
 from shared.workflows.fleet import Fleet
 from shared.workflows.runs import Place, Run
 from shared.workflows.shape import ENDED, ON_FAILURE, RunStatus, Step, StepState
@@ -52,9 +53,10 @@ def _expire(fleet: Fleet, place: Place) -> None:
     run = fleet.store.run(place.run_id)
     if run is not None:
         with fresh_context(task="sweeper", run_id=run.run_id, workflow=run.shape.name, step=place.step):
-            reason = f"it took longer than {run.shape.step(place.step).timeout:g} s"
+            reason = reason_of(late(run.shape.step(place.step)))
             try:
-                fleet.failed(run, place, reason, random.uniform(0, 1))  # noqa: S311 # spreads load, guards nothing
+                with carrying(passage_of({REQUEST_ID: run.request_id})):
+                    fleet.failed(run, place, reason, random.uniform(0, 1))  # noqa: S311 # spreads load, guards nothing
             except WorkerError as error:
                 log.warning("sweeper_failed", reason=str(error))
                 return
@@ -71,12 +73,14 @@ def _look_after(call: Call, fleet: Fleet, run_id: str) -> None:
     bind_context(workflow=run.shape.name, organization_id=run.organization_id, request_id=passage.request_id)
     with carrying(passage):
         try:
-            sent = _end(fleet, run) if time.time() >= run.deadline else _send_again(call, fleet, run)
+            sent = _end(call, fleet, run) if time.time() >= run.deadline else _send_again(call, fleet, run)
             log.info("run_looked_after", sent=sent, looks=run.looks + 1)
         except WorkerError as error:
             log.warning("sweeper_failed", reason=str(error))
-    again = time.time() + call.settings.stall * 2 ** min(run.looks, _LONGEST_WAIT_DOUBLINGS)
-    fleet.store.looked_after(run, min(again, run.deadline) if time.time() < run.deadline else again)
+    now = time.time()
+    again = now + call.settings.stall * 2 ** min(run.looks, _LONGEST_WAIT_DOUBLINGS)
+    # Past its deadline it is on_failure alone that is waited for.
+    fleet.store.looked_after(run, min(again, run.deadline) if now < run.deadline else now + call.settings.stall)
 
 
 def _send_again(call: Call, fleet: Fleet, run: Run) -> int:
@@ -88,7 +92,7 @@ def _send_again(call: Call, fleet: Fleet, run: Run) -> int:
         if states[step.name] in ENDED or not all(states[parent] in ENDED for parent in step.parents):
             continue
         sent += _send_step(call, fleet, run, step, steps)
-    if all(states[step.name] in ENDED for step in run.shape.steps) and ON_FAILURE not in states:
+    if ENDED.issuperset(states.values()):
         fleet.conclude(run, states)
     return sent
 
@@ -120,9 +124,10 @@ def _send_step(call: Call, fleet: Fleet, run: Run, step: Step, steps: Mapping[st
     return len(lost)
 
 
-def _end(fleet: Fleet, run: Run) -> int:
+def _end(call: Call, fleet: Fleet, run: Run) -> int:
     """End a run whose time is over: what has not ended fails, and the rest follows from that."""
     reason = f"the run did not end within {run.shape.timeout:g} s"
+    before = fleet.store.view(run.run_id).steps
     for step in run.shape.in_order():
         if fleet.store.view(run.run_id).steps[step.name].state not in ENDED:
             fleet.end(run, Place(run.run_id, step.name, attempt=0), StepState.FAILED, reason)
@@ -130,4 +135,5 @@ def _end(fleet: Fleet, run: Run) -> int:
     patience = 0 if last is None else last.timeout * (last.retries + 1)
     if time.time() >= run.deadline + patience:
         fleet.finish(run, RunStatus.FAILED, reason)
-    return 0
+        return 0
+    return _send_again(call, fleet, run) if ON_FAILURE in before else 0

@@ -93,6 +93,7 @@ class RunView:
         ended: when it ended.
         steps: its steps by name, in the order of their declaration; `on_failure` too, once it was needed.
         reason: why it has ended so, where no step says it.
+        leaves: the steps whose outputs it gives, by the graph that it was started with.
     """
 
     run_id: str
@@ -102,6 +103,7 @@ class RunView:
     ended: float | None = None
     steps: Mapping[str, StepView] = field(default_factory=dict)
     reason: str | None = None
+    leaves: tuple[str, ...]
 
     def failures(self) -> tuple[StepError, ...]:
         """What has failed, in the order of the declaration."""

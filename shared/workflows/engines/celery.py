@@ -12,6 +12,7 @@ from shared.config import BaseSettings, WorkflowSettings
 from shared.errors import BrokerError
 from shared.passage import current, message_headers
 from shared.redis_connection import redis_client
+from shared.task import tried
 from shared.task_metrics import SENT_AT
 from shared.workflows.attempts import Limits
 from shared.workflows.catalogue import Catalogue
@@ -57,16 +58,17 @@ class CeleryEngine:
             organization_id=organization_id,
             request_id=passage.request_id if passage else uuid4().hex,
             deadline=time.time() + declaration.shape.timeout,
+            run_key=run_key,
         )
-        before = self._store.start(run, run_key)
+        before = self._store.start(run)
         if before is not None:
             return before
-        try:
-            self._fleet.begin(run)
-        except BrokerError:
+        _, error = tried(lambda: self._fleet.begin(run))
+        if error is not None:
             # Whoever hears of the error starts another one, and this one must not go on then.
+            self._store.withdraw(run)
             self._fleet.finish(run, RunStatus.CANCELLED, "it could not be sent")
-            raise
+            raise error
         return run.run_id
 
     def look(self, run_id: str) -> RunView:

@@ -154,7 +154,10 @@ class HatchetEngine:
         last = tasks.get(task_name(ON_FAILURE))
         if shape.on_failure and last and last.status != "CANCELLED" and (last.output or {}).get("state", last.error):
             steps[ON_FAILURE] = _seen(shape.on_failure, last, status)
-        return RunView(run_id=run_id, workflow=shape.name, status=status, began=about["began"], steps=steps)
+        leaves = tuple(leaf.name for leaf in shape.leaves)
+        return RunView(
+            run_id=run_id, workflow=shape.name, status=status, began=about["began"], steps=steps, leaves=leaves
+        )
 
     def output(self, run_id: str, step: str) -> str | None:
         """See `Engine`."""

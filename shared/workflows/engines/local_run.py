@@ -15,11 +15,10 @@ from uuid import uuid4
 from monitoring.prometheus_metrics import WORKFLOW_RUN_SECONDS, WORKFLOW_RUNS, WORKFLOW_STEPS
 from shared.api_client import InternalAPIClient, OrganizationAPI
 from shared.deadline import Deadline
-from shared.errors import DeadlineExceededError
 from shared.logging_utils import get_logger
 from shared.retry_utils import jittered
 from shared.task import tried
-from shared.workflows.attempts import Limits, carry_out, decide, final, joined, passing, reason_of
+from shared.workflows.attempts import Limits, carry_out, decide, final, joined, late, passing, reason_of
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import Declaration
 from shared.workflows.shape import ENDED, ON_FAILURE, RunStatus, Step, StepState
@@ -82,6 +81,7 @@ class LocalRun:
             ended=self._ended,
             steps=steps,
             reason=self._reason,
+            leaves=tuple(leaf.name for leaf in self._shape.leaves),
         )
 
     def events_behind(self, number: int, seconds: float) -> list[Event]:
@@ -112,6 +112,8 @@ class LocalRun:
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._order), action))
 
     def _advance(self, step: Step) -> None:
+        if self._steps[step.name].state in ENDED:
+            return  # while it waited to be decided
         context = self._context(step, None, 0, Deadline.after(step.timeout, f"step {step.name}"))
         decision, error = tried(lambda: decide(self.declaration, context, self.engine.limits))
         if decision is None:
@@ -144,7 +146,7 @@ class LocalRun:
 
     def _attempt(self, step: Step, index: int | None, attempt: int) -> None:
         """In a thread of the engine."""
-        if self.status is not RunStatus.RUNNING:
+        if not self.holds((step.name, index), attempt):
             return
         deadline = Deadline.after(step.timeout, f"step {step.name}")
         context = self._context(step, index, attempt, deadline)
@@ -159,11 +161,12 @@ class LocalRun:
         self._inbox.put(partial(self._attempted, (step, index, attempt), output, error))
 
     def _begun(self, step: Step, index: int | None, attempt: int) -> None:
+        if not self.holds((step.name, index), attempt):
+            return
         view = self._steps[step.name]
         self._set(step.name, state=StepState.RUNNING, attempts=view.attempts + 1, began=view.began or time.time())
         self._tell(StepState.RUNNING, step.name, index=index, attempt=attempt)
-        late = DeadlineExceededError(f"it took longer than {step.timeout:g} s")
-        self._at(step.timeout, partial(self._attempted, (step, index, attempt), None, late))
+        self._at(step.timeout, partial(self._attempted, (step, index, attempt), None, late(step)))
 
     def _attempted(self, what: tuple[Step, int | None, int], output: str | None, error: Exception | None) -> None:
         step, index, attempt = what
@@ -239,7 +242,7 @@ class LocalRun:
     def _give_up(self) -> None:
         reason = f"the run did not end within {self._shape.timeout:g} s"
         for step in self._shape.in_order():
-            if self._steps[step.name].state not in ENDED | {StepState.WAITING}:
+            if self._steps[step.name].state not in ENDED:
                 self._attempts = {place: 0 if place[0] == step.name else at for place, at in self._attempts.items()}
                 self._end(step, StepState.FAILED, reason)
 

@@ -9,7 +9,6 @@ ratios within one run mean anything.
 """
 
 import argparse
-import gc
 import os
 import statistics
 import sys
@@ -79,9 +78,7 @@ def _expect(what: str, found: Any, expected: Any) -> None:
         raise AssertionError(f"{what} gave {found!r}")
 
 
-def _bare(worker: Part) -> Side:
-    app = make_bare()
-
+def _bare(app: Any, worker: Part) -> Side:
     def run(canvas: Callable[[Any], Any], expected: int) -> None:
         _expect("the canvas", canvas(app).apply_async().get(_SECONDS), {"value": expected})
 
@@ -135,8 +132,10 @@ def _sides(broker: str, threads: int) -> Iterator[tuple[Side, Side, "redis.Redis
         wait_for(lambda: stack.ready("general") and " ready." in bare.log.read_text(), 40, "the workers to be ready")
         engine = CeleryEngine(FleetSettings.load(environment), catalogue.load([_MODULE]), Limits())
         client = held.enter_context(TaskClient(engine, engine._fleet.workflows))
-        yield _bare(bare), _workflows(client, ours), redis.Redis.from_url(stack.redis_url, decode_responses=True)
-        gc.collect()  # Celery's results ask the server once more when they go
+        app = make_bare()
+        # Celery's results have their server told when they go, be it the last of them when it is gone.
+        held.callback(setattr, app.backend.result_consumer, "_pubsub", None)
+        yield _bare(app, bare), _workflows(client, ours), redis.Redis.from_url(stack.redis_url, decode_responses=True)
 
 
 def _print(name: str, rounds: list[tuple[tuple[float, ...], tuple[float, ...]]]) -> None:

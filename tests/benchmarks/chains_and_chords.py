@@ -1,4 +1,4 @@
-"""The same chain and the same chord twice: as bare Celery tasks, and as workflows. Worker processes import it.
+"""The same task, chain and chord twice: as bare Celery tasks, and as workflows. Worker processes import it.
 
 `BENCHMARK_BROKER` and `BENCHMARK_RESULTS` are the addresses of the bare application.
 """
@@ -64,6 +64,10 @@ def asked() -> int:
     return published()
 
 
+def bare_lone(app: Any) -> Any:
+    return app.tasks["step"].s({"value": 0})
+
+
 def bare_chain(app: Any) -> Any:
     first, rest = app.tasks["step"].s({"value": 0}), [app.tasks["step"].s() for _ in range(4)]
     return chain(first, *rest, app=app)
@@ -72,6 +76,13 @@ def bare_chain(app: Any) -> Any:
 def bare_chord(app: Any) -> Any:
     header = [app.tasks["page"].s(index) for index in range(ITEMS)]
     return chain(app.tasks["split"].s({"value": 1}), chord(header, app.tasks["join"].s(), app=app), app=app)
+
+
+@workflow(name="lone")
+class Lone(BaseWorkflow):
+    @task()
+    def last(self, input_data: dict[str, int], _ctx: TaskContext) -> dict[str, int]:
+        return step(input_data)
 
 
 @workflow(name="chain")

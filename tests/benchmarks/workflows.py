@@ -1,11 +1,11 @@
 """What a workflow costs above bare Celery tasks: `uv run python -m tests.benchmarks.workflows [--broker URL]`.
 
-A chain of five steps, and a chord of one, twenty and one, each as Celery's own canvas with results in Redis, and as a
-workflow: the same code, broker, state store, threads, late acknowledgement and confirms. Each side has a worker process
-of its own, and takes turns with the other. What is counted is all that a run takes from its start until its result is
-here: time; messages that client and worker have published, by Celery's own signal; commands that the state store has
-done, those inside its scripts among them; and processor time, of the worker by the kernel's count. Only ratios within
-one run mean anything.
+A lone task, a chain of five, and a chord of one, twenty and one, each as Celery's own canvas with results in Redis, and
+as a workflow: the same code, broker, state store, threads, late acknowledgement and confirms. Each side has a worker
+process of its own, and takes turns with the other. What is counted is all that a run takes from its start until its
+result is here: time; messages that client and worker have published, by Celery's own signal; commands that the state
+store has done, those inside its scripts among them; and processor time, of the worker by the kernel's count. Only
+ratios within one run mean anything.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from shared.workflows.attempts import Limits
 from shared.workflows.client import TaskClient
 from shared.workflows.engines.celery import CeleryEngine, FleetSettings
 from tests.benchmarks import chains_and_chords
-from tests.benchmarks.chains_and_chords import ITEMS, QUEUE, bare_chain, bare_chord, make_bare, published
+from tests.benchmarks.chains_and_chords import ITEMS, QUEUE, bare_chain, bare_chord, bare_lone, make_bare, published
 from tests.benchmarks.observability import _processor_nanoseconds
 
 _MODULE = chains_and_chords.__name__
@@ -78,15 +78,17 @@ def _expect(what: str, found: Any, expected: Any) -> None:
         raise AssertionError(f"{what} gave {found!r}")
 
 
-def _bare(worker: Part) -> Side:
-    app = make_bare()
-
+def _bare(app: Any, worker: Part) -> Side:
     def run(canvas: Callable[[Any], Any], expected: int) -> None:
         _expect("the canvas", canvas(app).apply_async().get(_SECONDS), {"value": expected})
 
     return Side(
         worker,
-        {"chain": lambda: run(bare_chain, 5), "chord": lambda: run(bare_chord, 2 * sum(range(1, ITEMS + 1)))},
+        {
+            "lone": lambda: run(bare_lone, 1),
+            "chain": lambda: run(bare_chain, 5),
+            "chord": lambda: run(bare_chord, 2 * sum(range(1, ITEMS + 1))),
+        },
         lambda: int(app.tasks["asked"].apply_async().get(_SECONDS)),
     )
 
@@ -98,7 +100,11 @@ def _workflows(client: TaskClient, worker: Part) -> Side:
 
     return Side(
         worker,
-        {"chain": lambda: run("chain", 0, 5), "chord": lambda: run("chord", 1, 2 * sum(range(1, ITEMS + 1)))},
+        {
+            "lone": lambda: run("lone", 0, 1),
+            "chain": lambda: run("chain", 0, 5),
+            "chord": lambda: run("chord", 1, 2 * sum(range(1, ITEMS + 1))),
+        },
         lambda: int(client.run_workflow_sync("asked", timeout=_SECONDS)["last"]),
     )
 
@@ -126,7 +132,10 @@ def _sides(broker: str, threads: int) -> Iterator[tuple[Side, Side, "redis.Redis
         wait_for(lambda: stack.ready("general") and " ready." in bare.log.read_text(), 40, "the workers to be ready")
         engine = CeleryEngine(FleetSettings.load(environment), catalogue.load([_MODULE]), Limits())
         client = held.enter_context(TaskClient(engine, engine._fleet.workflows))
-        yield _bare(bare), _workflows(client, ours), redis.Redis.from_url(stack.redis_url, decode_responses=True)
+        app = make_bare()
+        # Celery's results have their server told when they go, be it the last of them when it is gone.
+        held.callback(setattr, app.backend.result_consumer, "_pubsub", None)
+        yield _bare(app, bare), _workflows(client, ours), redis.Redis.from_url(stack.redis_url, decode_responses=True)
 
 
 def _print(name: str, rounds: list[tuple[tuple[float, ...], tuple[float, ...]]]) -> None:
@@ -148,7 +157,7 @@ def main() -> None:
     )
     asked = parser.parse_args()
     with _sides(asked.broker, asked.threads) as (bare, ours, store):
-        for name in ("chain", "chord"):
+        for name in bare.runs:
             _measure(bare, name, 5, store), _measure(ours, name, 5, store)  # warm
             rounds = [
                 (_measure(bare, name, asked.count, store), _measure(ours, name, asked.count, store))

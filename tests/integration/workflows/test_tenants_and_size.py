@@ -12,10 +12,12 @@ import redis
 
 from shared.errors import WorkerError
 from shared.task import tried
+from shared.workflows.attempts import Limits
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import BaseWorkflow, task, workflow
 from tests.conformance import engines
 from tests.conformance.engines import World
+from tests.fakes import ENVIRONMENT
 from tests.integration.workflows.desk import desk
 
 ITEMS = 5_000
@@ -79,7 +81,7 @@ class Asking(BaseWorkflow):
 
 
 def test_tenants_never_cross(redis_url: str, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(engines.ENVIRONMENT, "INTERNAL_API_BASE_URL", backend.url)
+    monkeypatch.setitem(ENVIRONMENT, "INTERNAL_API_BASE_URL", backend.url)
     with engines.fleet(redis_url, redis_url) as world:
         client = world.client(Asking)
         runs = [
@@ -110,7 +112,7 @@ class Large(BaseWorkflow):
 
 
 def test_a_run_over_thousands_of_items(redis_url: str, record_property: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    wide = engines.Limits(output=10_000_000, items=ITEMS)
+    wide = Limits(output=10_000_000, items=ITEMS)
     monkeypatch.setattr(engines, "LIMITS", wide)
     with engines.fleet(redis_url, redis_url) as world:
         _run_large(world, redis_url, record_property)

@@ -69,6 +69,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"name": "", "a": step()}, "the name '' must be letters"),
     ({"name": "x" * 101, "a": step()}, "at most 100"),
     ({"name": None, "a": step()}, "the name None must be"),
+    ({f"s{at}": step() for at in range(201)}, "it has 201 steps, and 200 may be; have one run over a list (map_over)"),
     ({}, "it has no step; mark its methods (self, input_data, ctx) with @task"),
     (
         {"options": {"timeout_minutes": 0}, "a": step()},
@@ -150,7 +151,7 @@ def test_two_methods_of_one_name_are_told() -> None:
             @task(name="first")
             def one(self, _input_data: Any, _ctx: TaskContext) -> None: ...
 
-            @task(name="second")
+            @task(name="second")  # type: ignore[no-redef]
             def one(self, _input_data: Any, _ctx: TaskContext) -> None: ...  # noqa: F811
 
 

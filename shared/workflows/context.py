@@ -3,14 +3,16 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.api_client import OrganizationAPI
 from shared.deadline import Deadline
 from shared.logging_utils import get_logger
 from shared.workflows import borders
 from shared.workflows.errors import BorderError, RunCancelledError, StepError, WorkflowError
 from shared.workflows.shape import Shape, Step, StepState
+
+if TYPE_CHECKING:  # who declares a workflow needs no backend
+    from shared.api_client import OrganizationAPI
 
 
 class Seat(Protocol):
@@ -28,7 +30,7 @@ class Seat(Protocol):
     def checkpoint(self) -> None:
         """Leave the slot to others here, if it is time to: the step begins anew later, as the same attempt."""
 
-    def client(self, organization_id: str, deadline: Deadline, /) -> OrganizationAPI:
+    def client(self, organization_id: str, deadline: Deadline, /) -> "OrganizationAPI":
         """The internal API for that organization."""
 
 
@@ -114,7 +116,7 @@ class TaskContext:
         self.seat.checkpoint()
 
     @property
-    def client(self) -> OrganizationAPI:
+    def client(self) -> "OrganizationAPI":
         """The internal API of the backend, for the tenant of the run, until this step's deadline.
 
         Raises:

@@ -17,6 +17,7 @@ from shared.workflows.shape import ON_FAILURE, cycle
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _NAMES = "letters, digits, dots, dashes and underscores, at most 100"
 _MOST_RETRIES = 100
+_MOST_STEPS = 200  # what follows from one end is gone through at once, a step deeper each
 _SHAPE_OF_A_STEP = "(self, input_data, ctx)"
 
 
@@ -56,6 +57,8 @@ def _of_class(said: Said) -> Iterator[str]:
     yield from _class_of(said.priority, "the workflow")
     if not said.marked:
         yield f"it has no step; mark its methods {_SHAPE_OF_A_STEP} with @task"
+    if len(said.marked) > _MOST_STEPS:
+        yield f"it has {len(said.marked)} steps, and {_MOST_STEPS} may be; have one run over a list (map_over) instead"
     for overwritten in said.overwritten:
         yield f"two steps are methods of the name {overwritten}, and Python keeps the second alone; rename one"
 

@@ -44,11 +44,15 @@ class Fate:
 
     left: int | None = None
     asked: int = 0
+    away: int = 0  # how many in a row are not answered, in the place of a death
 
     def ask(self) -> None:
         self.asked += 1
         if self.left is not None:
             self.left -= 1
+            if self.left <= 0 and self.away:
+                self.left = None if self.left <= -self.away else self.left
+                raise redis.ConnectionError("refused")
             if self.left <= 0:
                 self.left = None
                 raise Died

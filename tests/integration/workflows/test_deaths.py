@@ -192,3 +192,24 @@ def test_the_sweeper_may_die_at_any_point_too(fleet: Desk, tmp_path: Path, drawn
         check(client, run_id, drawn)
         at += 1
     assert at > 10
+
+
+@pytest.mark.parametrize("drawn", [FORKED, BROKEN], ids=lambda drawn: drawn.name)
+@pytest.mark.parametrize("away", [1, 4])
+def test_an_outage_of_store_and_broker_at_any_point_loses_nothing(
+    fleet: Desk, tmp_path: Path, drawn: Drawn, away: int
+) -> None:
+    count = operations(fleet, drawn, tmp_path)
+    wrong: list[str] = []
+    for at in range(1, count + 1):
+        client, run_id, _ = begin(fleet, drawn, tmp_path)
+        fleet.fate.left, fleet.fate.away = at, away
+        while fleet.messages:
+            fleet.deliver(fleet.messages.pop(0))
+            fleet.end_leases()  # those that could not be given back
+        fleet.fate.left, fleet.fate.away = None, 0
+        try:
+            check(client, run_id, drawn)
+        except AssertionError as error:
+            wrong.append(f"outage {at} of {count}: {error}")
+    assert not wrong, "\n".join(wrong)

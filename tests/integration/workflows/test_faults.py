@@ -340,7 +340,7 @@ def test_a_long_chain_that_is_not_run_ends(fleet: Desk) -> None:
     def fail(_value: Any, _ctx: TaskContext) -> Any:
         raise RuntimeError("no")
 
-    steps: dict[str, Any] = {f"s{at}": (nothing, {"parents": [f"s{at - 1}"]}) for at in range(1, 120)}
+    steps: dict[str, Any] = {f"s{at}": (nothing, {"parents": [f"s{at - 1}"]}) for at in range(1, 200)}
     client = fleet.client(owner("chain", s0=(fail, {}), **steps))
     run_id = client.start_workflow("chain")
     fleet.drain()

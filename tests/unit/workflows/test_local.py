@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,15 @@ def test_a_cancel_from_within_is_seen(clients: Any) -> None:
         client.result(run_id, 5)
     assert seen.wait(2)
     assert client.status(run_id).status is RunStatus.CANCELLED
+
+
+def test_the_longest_chain_that_is_not_run_ends(clients: Any) -> None:
+    def fail(_self: Any, _input_data: Any, _ctx: TaskContext) -> None:
+        raise RuntimeError("no")
+
+    body: dict[str, Any] = {"s0": task(name="s0")(fail)}
+    for at in range(1, 200):
+        body[f"s{at}"] = task(name=f"s{at}", parents=[f"s{at - 1}"])(lambda _self, _input_data, _ctx: None)
+    chain = workflow(name="chain")(types.new_class("C", (BaseWorkflow,), exec_body=lambda names: names.update(body)))
+    with pytest.raises(RunFailedError):
+        clients(chain).run_workflow_sync("chain", timeout=10)

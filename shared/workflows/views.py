@@ -103,7 +103,7 @@ class RunView:
     ended: float | None = None
     steps: Mapping[str, StepView] = field(default_factory=dict)
     reason: str | None = None
-    leaves: tuple[str, ...] = ()
+    leaves: tuple[str, ...]
 
     def failures(self) -> tuple[StepError, ...]:
         """What has failed, in the order of the declaration."""

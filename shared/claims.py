@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import redis
+from redis.commands.core import Script
 
 from shared.errors import HandBack, StateStoreError
 from shared.logging_utils import get_logger
@@ -32,7 +33,8 @@ if held then owner, till = string.match(held, '^(%S+) (%d+)$') end
 """
 # The answer's second number: deliveries that have begun since one got on with it, or the milliseconds a lease has left.
 # An owner that asks again, since the answer was lost on its way, is one delivery.
-_TAKE = f"""
+_TAKING = f"""
+local function take()
 if redis.call('EXISTS', KEYS[2]) == 1 then return {{'done', 0}} end
 {_HELD}
 if held == 'done' then return {{'done', 0}} end
@@ -42,7 +44,9 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. string.format('%.0f', now
 local begun = redis.call('HINCRBY', KEYS[1], ARGV[1] .. ' deliveries', owner == ARGV[2] and 0 or 1)
 redis.call('EXPIRE', KEYS[1], ARGV[4])
 return {{'taken', begun}}
+end
 """
+_TAKE = f"{_TAKING} return take()"
 _RENEW = f"""
 {_HELD}
 if owner ~= ARGV[2] then return 0 end
@@ -76,16 +80,46 @@ class Claim:
         scope: the prefix of the keys that it shares with other work: an execution's, or a message's own.
         what: which work of that scope; no blanks.
         expiry: seconds after which it is forgotten.
+        beginning: how it begins, if that is the same step of the server as taking the lease.
     """
 
     scope: str
     what: str
     expiry: int
+    beginning: "Beginning | None" = field(default=None, compare=False, repr=False)
 
     @property
     def keys(self) -> list[str]:
         """Where the leases of the scope are, and what says that the whole scope is done."""
         return [f"{self.scope}:claims", f"{self.scope}:ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a piece of work begins with, once its lease is taken: it saves a question to the state store.
+
+    Attributes:
+        script: one that `with_lease` made.
+        keys: its keys.
+        arguments: its arguments.
+    """
+
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[Any]
+
+
+def with_lease(source: str) -> str:
+    """A script that is run where the lease is taken by it; what it returns is the lease's answer."""
+    return f"""{_TAKING}
+local lease = take()
+if lease[1] ~= 'taken' then return lease end
+local KEYS, ARGV = {{unpack(KEYS, 3)}}, {{unpack(ARGV, 5)}}
+local function begin()
+{source}
+end
+return {{lease[1], lease[2], begin()}}
+"""
 
 
 def message_claim(task_id: str) -> Claim:
@@ -113,6 +147,8 @@ class Lease:
         deliveries: how many have begun it since one got on with it, this one included: the others died of it.
         seconds: how long it holds without being renewed.
         renewed: when it last was, by the monotonic clock.
+        taken: when it was taken, by that clock.
+        answer: what the work's beginning has answered, if it has one.
     """
 
     claim: Claim
@@ -121,6 +157,8 @@ class Lease:
     renewed: float
     owner: str = field(default_factory=lambda: uuid4().hex)
     lost: bool = False
+    taken: float = field(default_factory=time.monotonic)
+    answer: Any = None
 
     def check(self) -> None:
         """Raise LeaseLost if it may be another's by now. A process that was frozen finds that out here."""
@@ -155,14 +193,23 @@ class Claims:
     def take(self, claim: Claim) -> Lease | Held | None:
         """A lease on the work; or how long another holds it; or None: it is done."""
         lease = Lease(claim, 0, self._seconds, time.monotonic())
-        said, number = self._ask("take", claim, lease.owner, int(self._seconds * 1_000), claim.expiry)
+        said, number, *answer = self._take(claim, lease.owner)
         if said == "done":
             return None
         if said == "held":
             return Held(number / 1_000)
-        lease.deliveries = number
+        lease.deliveries, lease.answer = number, answer[0] if answer else None
         self._keep(lease)
         return lease
+
+    def _take(self, claim: Claim, owner: str) -> Any:
+        arguments: list[Any] = [owner, int(self._seconds * 1_000), claim.expiry]
+        first = claim.beginning
+        if first is None:
+            return self._ask("take", claim, *arguments)
+        with translated():
+            keys = [*claim.keys, *first.keys]
+            return first.script(keys=keys, args=[claim.what, *arguments, *first.arguments], client=self._redis)
 
     def progressed(self, lease: Lease) -> None:
         """Say that this delivery has done some of the work: what kills the next process is not what killed others."""

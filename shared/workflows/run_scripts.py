@@ -7,6 +7,7 @@ KEYS[4] is the stream of events, ARGV[4] an event. What is known of a step stand
 hash, that of an item in `{item}:{what}` of its step's.
 """
 
+from shared.claims import with_lease
 from shared.state_scripts import BARRIER, TOUCH
 
 _MOST_EVENTS = 50_000
@@ -55,10 +56,10 @@ tell(ARGV[4])
 return 1
 """
 
-# An attempt begins, or goes on in a later delivery. KEYS[5]: steps; KEYS[6]: steps or items; KEYS[7]: deadlines;
-# KEYS[8], KEYS[9]: gate and arrivals of the step; KEYS[10]: outputs; KEYS[11]: what its items are given. ARGV[5]: the
-# step; ARGV[6]: the field's beginning; ARGV[7]: the attempt; ARGV[8]: its seconds; ARGV[9]: what names it among the
-# deadlines.
+# An attempt begins, or goes on in a later delivery, under the lease that is taken with it. KEYS[5]: steps; KEYS[6]:
+# steps or items; KEYS[7]: deadlines; KEYS[8], KEYS[9]: gate and arrivals of the step; KEYS[10]: outputs; KEYS[11]:
+# what its items are given. ARGV[5]: the step; ARGV[6]: the field's beginning; ARGV[7]: the attempt; ARGV[8]: its
+# seconds; ARGV[9]: what names it among the deadlines.
 BEGIN = f"""
 if {_GONE} then return {{'ended'}} end
 {_TELL}{_ENDED}{_NOW}
@@ -191,7 +192,7 @@ return string.format('%.3f', now - redis.call('HGET', KEYS[3], 'began'))
 SCRIPTS = {
     "start": START,
     "queue": QUEUE,
-    "begin": BEGIN,
+    "begin": with_lease(BEGIN),
     "retry": RETRY,
     "end": END,
     "progress": PROGRESS,

@@ -12,21 +12,20 @@ from typing import Any
 
 import redis
 
-from shared.claims import Claim
+from shared.claims import Beginning, Claim, Lease
 from shared.state_errors import translated
 from shared.state_store import MARGIN_SECONDS, flat
-from shared.workflows.errors import RunKeyError, UnknownRunError
+from shared.workflows.errors import RunKeyError
+from shared.workflows.run_reads import DEADLINES_KEY, REGISTER_KEY, RunReads, key_of
 from shared.workflows.run_scripts import SCRIPTS
-from shared.workflows.runs import Begun, Place, Run, event_of, grouped, run_of, step_view
+from shared.workflows.runs import Begun, Place, Run, event_of, run_of
 from shared.workflows.shape import ON_FAILURE, RunStatus, StepState
-from shared.workflows.views import PROGRESS, Event, RunView
+from shared.workflows.views import PROGRESS, Event
 
-REGISTER_KEY = "workers:workflows"
-_DEADLINES_KEY = "workers:workflows:deadlines"
 _AT_ONCE = 2_000
 
 
-class RunStore:
+class RunStore(RunReads):
     """Runs in Redis. Thread-safe. Every method raises StateStoreError where Redis cannot be asked.
 
     Args:
@@ -36,13 +35,27 @@ class RunStore:
     """
 
     def __init__(self, client: redis.Redis, stall: float, retention: int) -> None:
-        self._redis, self._stall, self._retention = client, stall, retention
+        super().__init__(client)
+        self._stall, self._retention = stall, retention
         self._scripts = {name: client.register_script(source) for name, source in SCRIPTS.items()}
 
     def claim(self, place: Place, seconds: float = 0) -> Claim:
-        """That piece of work, to take a lease on for so long."""
+        """That piece of work."""
         expiry = int(seconds) + MARGIN_SECONDS + self._retention
-        return Claim(_key(place.run_id, "").rstrip(":"), f"{place.output}:{place.attempt}", expiry)
+        return Claim(key_of(place.run_id, "").rstrip(":"), f"{place.output}:{place.attempt}", expiry)
+
+    def work(self, place: Place, seconds: float) -> Claim:
+        """The same, to take a lease on, with which the attempt begins, or goes on: `begun` says what the lease tells.
+
+        Args:
+            place: which attempt.
+            seconds: how long it may take from its first beginning.
+        """
+        own = (f"gate:{place.step}", f"arrived:{place.step}", "outputs", f"plan:{place.step}")
+        keys = self._keys(place.run_id, *self._places(place), *own)
+        common = self._common("begin", place.run_id, event_of(place, StepState.RUNNING))
+        arguments = [*common, place.step, place.field, place.attempt, seconds, place.member]
+        return replace(self.claim(place, seconds), beginning=Beginning(self._scripts["begin"], keys, arguments))
 
     def close(self) -> None:
         """Close the connections."""
@@ -68,7 +81,7 @@ class RunStore:
             "request_id": run.request_id,
             "run_key": run.run_key,
         }
-        keys = [_key_of(run), REGISTER_KEY, _key(run.run_id, "run"), _key(run.run_id, "events")]
+        keys = [_key_of(run), REGISTER_KEY, key_of(run.run_id, "run"), key_of(run.run_id, "events")]
         event = Event(at=time.time(), state=RunStatus.RUNNING)
         fields = flat({name: str(value) for name, value in known.items() if value is not None})
         before = self._ask("start", keys, run, event, digest, *fields)
@@ -85,14 +98,6 @@ class RunStore:
             with translated():
                 self._redis.delete(_key_of(run))
 
-    def run(self, run_id: str) -> Run | None:
-        """What is known of a run that has not ended."""
-        with translated(), self._redis.pipeline() as pipe:
-            pipe.exists(_key(run_id, "ended"))
-            pipe.hgetall(_key(run_id, "run"))
-            ended, known = pipe.execute()
-        return None if ended or not known else run_of(run_id, known)
-
     def queue(self, run: Run, step: str, items: Sequence[str] | None) -> None:
         """Say that a step goes out, and keep what it runs over."""
         self._put(run.run_id, f"plan:{step}", {str(at): item for at, item in enumerate(items or ())})
@@ -103,15 +108,11 @@ class RunStore:
         """Remember that all items of a step were sent."""
         self._put(run.run_id, f"gate:{step}", {"sent": "1"})
 
-    def begin(self, place: Place, seconds: float) -> Begun:
-        """Begin an attempt, or go on with it; `seconds` is how long it may take from its first beginning."""
-        own = (f"gate:{place.step}", f"arrived:{place.step}", "outputs", f"plan:{place.step}")
-        keys = self._keys(place.run_id, *self._places(place), *own)
-        event = event_of(place, StepState.RUNNING)
-        found = self._ask(
-            "begin", keys, place.run_id, event, place.step, place.field, place.attempt, seconds, place.member
-        )
-        if found[0] == "ended":
+    @staticmethod
+    def begun(place: Place, lease: Lease | None) -> Begun:
+        """What a delivery has found that has that lease."""
+        found = lease.answer if lease else ["ended"]
+        if lease is None or found[0] == "ended":
             return Begun("ended")
         run = run_of(place.run_id, _paired(found[2]))
         if found[0] == "done":
@@ -119,7 +120,7 @@ class RunStore:
         if found[0] == "stale":
             return Begun("stale", run, attempt=int(found[1]))
         arrived = {who: StepState(state) for who, state in _paired(found[3]).items()}
-        return Begun("taken", run, seconds=float(found[1]), parents=arrived, given=_paired(found[4]))
+        return Begun("taken", run, until=lease.taken + float(found[1]), parents=arrived, given=_paired(found[4]))
 
     def retry(self, run: Run, place: Place, reason: str) -> bool:
         """Go on to the next attempt; False: this one was given up before."""
@@ -166,44 +167,16 @@ class RunStore:
         gates = [f"{what}:{name}" for what in ("gate", "arrived") for name in names]
         gone = ["claims", *gates, *(f"{what}:{name}" for what in ("plan", "items") for name in mapped)]
         kept = [*self._keys(run.run_id, "events", "outputs", "steps"), _key_of(run)]
-        keys = [*kept, *(_key(run.run_id, name) for name in gone)]
+        keys = [*kept, *(key_of(run.run_id, name) for name in gone)]
         took = self._ask("finish", keys, run, event, status, reason or "")
         return float(took) if took else None
-
-    # What steps and watchers ask.
-
-    def output(self, run_id: str, step: str) -> str | None:
-        """The output of a step."""
-        return self._hash_field(run_id, "outputs", step)
-
-    def item_outputs(self, run_id: str, step: str, count: int) -> list[str]:
-        """The outputs of all items of a step, in order."""
-        fields = [f"{step}/{index}" for index in range(count)]
-        with translated():
-            found: Any = self._redis.hmget(_key(run_id, "outputs"), fields) if fields else []
-        return [text or "null" for text in found]
 
     def forget_items(self, run_id: str, step: str, count: int) -> None:
         """The output of a step has them all."""
         with translated():
             for at in range(0, count, _AT_ONCE):
                 fields = [f"{step}/{index}" for index in range(at, min(count, at + _AT_ONCE))]
-                self._redis.hdel(_key(run_id, "outputs"), *fields)
-
-    def items(self, run_id: str, step: str) -> dict[str, dict[str, str]]:
-        """What is known of the items of a step that have begun, by their numbers."""
-        with translated():
-            stored: dict[str, str] = self._redis.hgetall(_key(run_id, f"items:{step}"))  # type: ignore[assignment]
-        return grouped(stored)
-
-    def attempt(self, run_id: str, step: str) -> int:
-        """Which attempt a step is at."""
-        return int(self._hash_field(run_id, "steps", f"{step}:attempt") or 1)
-
-    def ended(self, run_id: str) -> bool:
-        """Whether a run has ended."""
-        with translated():
-            return bool(self._redis.exists(_key(run_id, "ended")))
+                self._redis.hdel(key_of(run_id, "outputs"), *fields)
 
     def progress(self, run_id: str, event: Event) -> None:
         """Keep what a step says of itself."""
@@ -219,64 +192,10 @@ class RunStore:
         known = {f"{step}:{name}": str(value) for name, value in values.items() if value is not None}
         self._put(run.run_id, "steps", known)
 
-    def view(self, run_id: str) -> RunView:
-        """A run as those outside see it.
-
-        Raises:
-            UnknownRunError: there is none.
-        """
-        with translated(), self._redis.pipeline() as pipe:
-            pipe.hgetall(_key(run_id, "run"))
-            pipe.hgetall(_key(run_id, "steps"))
-            known, steps = pipe.execute()
-        if not known:
-            raise _unknown(run_id)
-        run, status, found = run_of(run_id, known), RunStatus(known["status"]), grouped(steps)
-        names = [step.name for step in run.shape.steps] + [ON_FAILURE] * (ON_FAILURE in found)
-        return RunView(
-            run_id=run_id,
-            workflow=run.shape.name,
-            status=status,
-            began=float(known["began"]),
-            ended=float(known["ended"]) if "ended" in known else None,
-            steps={name: step_view(found.get(name, {}), status) for name in names},
-            reason=known.get("reason"),
-            leaves=tuple(leaf.name for leaf in run.shape.leaves),
-        )
-
-    def events(self, run_id: str, after: str | None, seconds: float) -> list[Event]:
-        """What changed behind that event; waits so long for the first."""
-        key, since = _key(run_id, "events"), after or "0-0"
-        with translated():
-            # Who has seen an event of it need not ask, as long as there are more.
-            if after is None and not self._redis.exists(key):
-                raise _unknown(run_id)
-            wait = max(1, int(seconds * 1_000))
-            found: Any = self._redis.xread({key: since}, block=wait)
-            if not found and not self._redis.exists(key):
-                raise _unknown(run_id)
-        entries = found[0][1] if isinstance(found, list) and found else (found or {}).get(key, [[]])[0]
-        return [replace(Event(**json.loads(fields["event"])), id=name) for name, fields in entries]
-
-    # What the sweeper asks.
-
-    def due(self) -> list[str]:
-        """The runs that somebody should look after."""
-        with translated():
-            found: Any = self._redis.zrange(REGISTER_KEY, "-inf", time.time(), byscore=True)
-        return list(found)
-
-    def overdue(self) -> list[Place]:
-        """The attempts whose time is over."""
-        with translated():
-            clock: Any = self._redis.time()
-            found: Any = self._redis.zrange(_DEADLINES_KEY, "-inf", clock[0] + clock[1] / 1e6, byscore=True)
-        return [Place(*json.loads(member)) for member in found]
-
     def strike_off(self, place: Place) -> None:
         """Nobody waits for that attempt any more."""
         with translated():
-            self._redis.zrem(_DEADLINES_KEY, place.member)
+            self._redis.zrem(DEADLINES_KEY, place.member)
 
     def looked_after(self, run: Run | str, again: float) -> None:
         """Say when the sweeper is to look again, in seconds since 1970, and that it has looked once more."""
@@ -297,45 +216,34 @@ class RunStore:
                 self._scripts["put"](keys=self._keys(run_id, name), args=pairs[at : at + _AT_ONCE])
 
     def _ask(self, script: str, keys: Sequence[str], run: Run | str, event: Event, *arguments: Any) -> Any:
+        with translated():
+            return self._scripts[script](keys=list(keys), args=[*self._common(script, run, event), *arguments])
+
+    def _common(self, script: str, run: Run | str, event: Event) -> list[Any]:
         run_id = run if isinstance(run, str) else run.run_id
         kept = {"finish": self._retention, "start": self._expiry(run)} if isinstance(run, Run) else {}
-        common: list[Any] = [run_id, time.time() + self._stall, kept.get(script, 0), json.dumps(event.as_json())]
-        with translated():
-            return self._scripts[script](keys=list(keys), args=[*common, *arguments])
+        return [run_id, time.time() + self._stall, kept.get(script, 0), json.dumps(event.as_json())]
 
     @staticmethod
     def _keys(run_id: str, *names: str) -> list[str]:
-        named = (_DEADLINES_KEY if name == "deadlines" else _key(run_id, name) for name in names)
-        return [_key(run_id, "ended"), REGISTER_KEY, _key(run_id, "run"), *named]
+        named = (DEADLINES_KEY if name == "deadlines" else key_of(run_id, name) for name in names)
+        return [key_of(run_id, "ended"), REGISTER_KEY, key_of(run_id, "run"), *named]
 
     @staticmethod
     def _places(place: Place) -> tuple[str, ...]:
         own = "steps" if place.index is None else f"items:{place.step}"
         return ("events", "steps", own, "deadlines")
 
-    def _hash_field(self, run_id: str, name: str, field: str) -> str | None:
-        with translated():
-            found: str | None = self._redis.hget(_key(run_id, name), field)  # type: ignore[assignment]
-        return found
-
-
-def _key(run_id: str, what: str) -> str:
-    return f"workers:workflow:{run_id}:{what}"
-
 
 def _key_of(run: Run) -> str:
     if not run.run_key:
-        return _key(run.run_id, "run")
+        return key_of(run.run_id, "run")
     name = json.dumps([run.shape.name, run.organization_id, run.run_key])
     return f"workers:workflow:key:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def _paired(flattened: Sequence[str]) -> dict[str, str]:
     return dict(zip(flattened[::2], flattened[1::2], strict=True))
-
-
-def _unknown(run_id: str) -> UnknownRunError:
-    return UnknownRunError(f"there is no run {run_id}, or it ended longer ago than WORKFLOW_RETENTION_SECONDS")
 
 
 def _count(items: Sequence[str] | None) -> str:

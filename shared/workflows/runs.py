@@ -77,7 +77,7 @@ class Begun:
     Attributes:
         verdict: `taken`; `done`: it has ended before; `stale`: another attempt is on; `ended`: nobody waits for it.
         run: what is known of the run; None where it has ended.
-        seconds: what is left of the attempt's time.
+        until: when the attempt's time is over, by the monotonic clock.
         state: what it has ended as.
         attempt: which attempt is on.
         parents: how its parents have ended.
@@ -86,7 +86,7 @@ class Begun:
 
     verdict: str
     run: Run | None = None
-    seconds: float = 0.0
+    until: float = 0.0
     state: StepState | None = None
     attempt: int = 0
     parents: Mapping[str, StepState] = field(default_factory=dict)

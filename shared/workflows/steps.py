@@ -183,7 +183,10 @@ def _about(_args: tuple[Any, ...], kwargs: Mapping[str, Any], /) -> Mapping[str,
 
 def _work(call: Call, /, *_args: Any, **kwargs: Any) -> Claim:
     message = parse(Message, kwargs)
-    return fleet_of(call).store.claim(message.place, message.seconds)
+    fleet = fleet_of(call)
+    known, _ = tried(lambda: fleet.known(message.workflow, message.step))
+    # What this process does not know does not begin here, nor does its time.
+    return (fleet.store.claim if known is None else fleet.store.work)(message.place, message.seconds)
 
 
 def _give_up(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None:
@@ -208,7 +211,7 @@ def workflow_step(call: Call, /, **kwargs: Any) -> None:
     note_unknown(Message, kwargs)
     fleet, place = fleet_of(call), message.place
     declaration = fleet.known(message.workflow, message.step)
-    begun = fleet.store.begin(place, message.seconds)
+    begun = fleet.store.begun(place, call.lease)
     if begun.run is None:
         raise AlreadyDone("the run has ended")
     if begun.verdict == "done" and begun.state is not None:
@@ -230,7 +233,7 @@ def _attempt(call: Call, fleet: Fleet, declaration: Declaration, begun: Begun, p
     run, seat = begun.run, _Seat(call, fleet, place, begun)
     if run is None:
         raise AlreadyDone("the run has ended")
-    deadline = replace(Deadline.after(begun.seconds, f"step {place.step}"), guard=seat.guard)
+    deadline = Deadline(begun.until, f"step {place.step}", guard=seat.guard)
     context = fleet.context(run, place, seat, begun.parents, deadline)
     text = run.input_text if place.index is None else begun.given[""]
     output, error = tried(lambda: carry_out(declaration, context, text, fleet.limits))

@@ -24,7 +24,8 @@ from shared.deadline import Deadline
 from shared.workflows.attempts import Limits
 from shared.workflows.client import TaskClient
 from shared.workflows.engines.celery import CeleryEngine, FleetSettings
-from shared.workflows.run_store import REGISTER_KEY, RunStore
+from shared.workflows.run_reads import REGISTER_KEY
+from shared.workflows.run_store import RunStore
 from shared.workflows.steps import STEP_TASK, Runs
 from shared.workflows.sweep import sweep
 from shared.workflows.views import RunView

@@ -11,7 +11,7 @@ from shared.errors import BackendUnavailableError, DeadlineExceededError, StateS
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import BaseWorkflow, task, workflow
 from shared.workflows.errors import RunCancelledError, RunFailedError
-from shared.workflows.run_store import REGISTER_KEY
+from shared.workflows.run_reads import REGISTER_KEY
 from shared.workflows.shape import RunStatus, StepState
 from shared.workflows.sweep import sweep
 from tests.integration.workflows.desk import Desk, Died, desk

@@ -11,7 +11,7 @@ from shared.errors import BrokerError
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import BaseWorkflow, task, workflow
 from shared.workflows.errors import RunKeyError, UnknownRunError
-from shared.workflows.run_store import REGISTER_KEY
+from shared.workflows.run_reads import REGISTER_KEY
 from shared.workflows.shape import RunStatus
 from tests.conformance.drawn import declare
 from tests.integration.workflows.desk import Desk, Died, desk

@@ -1,5 +1,6 @@
 """What the sweeper, the guard, the deadline and a roll-out do to runs, delivery by delivery."""
 
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from sandbox.stack import wait_for
 from shared.errors import BackendUnavailableError, DeadlineExceededError, StateStoreError
+from shared.workflows import sweep as sweeper
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import BaseWorkflow, task, workflow
 from shared.workflows.errors import RunCancelledError, RunFailedError
@@ -345,3 +348,32 @@ def test_a_long_chain_that_is_not_run_ends(fleet: Desk) -> None:
     run_id = client.start_workflow("chain")
     fleet.drain()
     assert client.status(run_id).status is RunStatus.FAILED
+
+
+def test_a_condition_that_hangs_holds_up_no_other_run(fleet: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeper, "_LONGEST_LOOK_SECONDS", 0.3)
+    asked, go = [0], threading.Event()
+
+    def when(_ctx: TaskContext) -> bool:
+        asked[0] += 1
+        if asked[0] == 1:
+            raise Died
+        return go.wait(30)
+
+    hangs = owner("hangs", a=(nothing, {}), b=(nothing, {"parents": ["a"], "when": when}))
+    client = fleet.client(hangs, owner("other", a=(nothing, {})))
+    hanging = client.start_workflow("hangs")
+    assert fleet.deliver(fleet.messages.pop()) == "died"
+    other = client.start_workflow("other")
+    fleet.messages.clear()
+    begun = time.monotonic()
+    fleet.sweep()
+    assert time.monotonic() - begun < 5
+    assert asked == [2]
+    fleet.drain()
+    assert client.status(other).status is RunStatus.SUCCEEDED
+    assert client.status(hanging).status is RunStatus.RUNNING
+    go.set()
+    wait_for(lambda: bool(fleet.messages), 5, "the step to go out")
+    fleet.drain()
+    assert client.status(hanging).status is RunStatus.SUCCEEDED

@@ -200,7 +200,7 @@ def _give_up(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None
     if run is None:
         log.info("step_without_run", reason=reason_of(error))
         return
-    reason = error.reason if isinstance(error, StepError) else reason_of(error)
+    reason = error.reason if isinstance(error, StepError) else call.settings.hide(reason_of(error))
     fleet.failed(run, message.place, reason, 0, last=True)
 
 
@@ -247,7 +247,7 @@ def _attempt(call: Call, fleet: Fleet, declaration: Declaration, begun: Begun, p
         raise error
     if seat.cancelled():
         raise AlreadyDone("the run has ended") from error
-    reason = reason_of(error)
+    reason = call.settings.hide(reason_of(error))
     if place.attempt <= run.shape.step(place.step).retries and not final(error):
         fleet.failed(run, place, reason, random.uniform(0, 1))  # noqa: S311 # spreads load, guards nothing
         return

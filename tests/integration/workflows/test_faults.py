@@ -377,3 +377,16 @@ def test_a_condition_that_hangs_holds_up_no_other_run(fleet: Desk, monkeypatch: 
     wait_for(lambda: bool(fleet.messages), 5, "the step to go out")
     fleet.drain()
     assert client.status(hanging).status is RunStatus.SUCCEEDED
+
+
+def test_no_secret_is_among_the_reasons(fleet: Desk) -> None:
+    secret = fleet.app.resources.settings.backend_key.reveal()
+
+    def fail(_value: Any, _ctx: TaskContext) -> Any:
+        raise RuntimeError(f"refused with {secret}")
+
+    client = fleet.client(owner("told", a=(fail, {"retries": 1, "backoff_seconds": 0})))
+    run_id = client.start_workflow("told")
+    fleet.drain()
+    told = [event.reason for event in client.events(run_id) if event.reason]
+    assert told == ["RuntimeError: refused with ***"] * 2

@@ -61,11 +61,10 @@ def local() -> Iterator[World]:
     engine.close()
 
 
-@contextmanager
-def fleet(broker: str, redis_url: str) -> Iterator[World]:
-    """A worker of this process on a real broker, with its state in a real Redis."""
+def environment(broker: str, redis_url: str, **more: str) -> dict[str, str]:
+    """Of a worker with that broker and that state store."""
     store = urlsplit(redis_url)
-    environment = ENVIRONMENT | {
+    return ENVIRONMENT | {
         "CELERY_BROKER_URL": broker,
         "CACHE_REDIS_HOST": store.hostname or "",
         "CACHE_REDIS_PORT": str(store.port),
@@ -73,15 +72,22 @@ def fleet(broker: str, redis_url: str) -> Iterator[World]:
         "CACHE_REDIS_PASSWORD": store.password or "",
         "WORKFLOW_OUTPUT_MAX_BYTES": str(LIMITS.output),
         "WORKFLOW_MOST_ITEMS": str(LIMITS.items),
+        **more,
     }
-    settings, known = Settings.load(environment), Growing([])
+
+
+@contextmanager
+def fleet(broker: str, redis_url: str) -> Iterator[World]:
+    """A worker of this process on a real broker, with its state in a real Redis."""
+    said = environment(broker, redis_url)
+    settings, known = Settings.load(said), Growing([])
     app = build_app(profile_named("general"), settings)
 
     def runs() -> Runs:
         return Runs(RunStore(redis_client(settings), settings.stall, settings.workflow_retention), known)
 
     app.resources.held("workflows", runs)
-    engine = CeleryEngine(FleetSettings.load(environment), known, LIMITS)
+    engine = CeleryEngine(FleetSettings.load(said), known, LIMITS)
     with start_worker(app, pool="threads", concurrency=4, perform_ping_check=False, shutdown_timeout=30):
         yield World(engine, known, LIMITS)
     engine.close()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import redis
@@ -21,7 +20,6 @@ from shared.celery_app import build_app
 from shared.claims import Claims, Lease
 from shared.config import Settings
 from shared.deadline import Deadline
-from shared.workflows.attempts import Limits
 from shared.workflows.client import TaskClient
 from shared.workflows.engines.celery import CeleryEngine, FleetSettings
 from shared.workflows.run_reads import REGISTER_KEY
@@ -29,10 +27,7 @@ from shared.workflows.run_store import RunStore
 from shared.workflows.steps import STEP_TASK, Runs
 from shared.workflows.sweep import sweep
 from shared.workflows.views import RunView
-from tests.conformance.engines import Growing
-from tests.fakes import ENVIRONMENT
-
-LIMITS = Limits(output=100_000, items=50)
+from tests.conformance.engines import LIMITS, Growing, environment
 
 
 class Died(BaseException):
@@ -188,24 +183,10 @@ class Desk:
         return set(self.redis.scan_iter("workers:workflow*"))
 
 
-def environment(redis_url: str, **more: str) -> dict[str, str]:
-    store = urlsplit(redis_url)
-    return ENVIRONMENT | {
-        "CELERY_BROKER_URL": redis_url,
-        "CACHE_REDIS_HOST": store.hostname or "",
-        "CACHE_REDIS_PORT": str(store.port),
-        "CACHE_REDIS_DB": store.path.strip("/") or "0",
-        "CACHE_REDIS_PASSWORD": store.password or "",
-        "WORKFLOW_OUTPUT_MAX_BYTES": str(LIMITS.output),
-        "WORKFLOW_MOST_ITEMS": str(LIMITS.items),
-        **more,
-    }
-
-
 @contextmanager
 def desk(redis_url: str, **more: str) -> Iterator[Desk]:
     """A desk on an empty state store."""
-    said = environment(redis_url, **more)
+    said = environment(redis_url, redis_url, **more)
     settings, known, fate = Settings.load(said), Growing([]), Fate()
     plain: redis.Redis = redis.Redis.from_url(redis_url, decode_responses=True)
     plain.flushdb()

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from celery import _state
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import ChordError
 
@@ -111,6 +112,8 @@ stock_celery = pytest.mark.filterwarnings("ignore:Call to deprecated setex:Depre
 @contextmanager
 def stock(name: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A worker of stock Celery, in a database that no worker of ours looks into."""
+    # Its tasks would be those of every application that this process makes from now on.
+    of_all = set(_state._on_app_finalizers)
     address = urlsplit(redis_url)._replace(path="/9").geturl()
     monkeypatch.setenv("CELERY_BROKER_URL", address)
     monkeypatch.setenv("RESULTS", address)
@@ -118,6 +121,7 @@ def stock(name: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with start_worker(app, pool="threads", concurrency=4, perform_ping_check=False, shutdown_timeout=SECONDS):
         yield
     app.close()
+    _state._on_app_finalizers &= of_all
 
 
 # The way in, as it was. These tests come first: who stops Celery's testing worker stops all that are in its process.

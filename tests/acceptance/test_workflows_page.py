@@ -109,6 +109,9 @@ def _declares(value: Any, name: str) -> bool:
 stock_celery = pytest.mark.filterwarnings("ignore:Call to deprecated setex:DeprecationWarning")
 
 
+_KEPT: list[set[Any]] = []
+
+
 @contextmanager
 def stock(name: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A worker of stock Celery, in a database that no worker of ours looks into."""
@@ -121,6 +124,7 @@ def stock(name: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
     with start_worker(app, pool="threads", concurrency=4, perform_ping_check=False, shutdown_timeout=SECONDS):
         yield
     app.close()
+    _KEPT.append(set(_state._on_app_finalizers))  # what goes asks for its result backend once more, which is gone
     _state._on_app_finalizers &= of_all
 
 

@@ -69,6 +69,12 @@ redis.call('HDEL', KEYS[1], ARGV[1] .. ' deliveries')
 redis.call('HSET', KEYS[1], ARGV[1], 'done')
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 """
+# The owner has neither renewed its lease nor given it back: it died. Only one who asks is told.
+_BEREFT = f"""
+{_HELD}{_NOW}
+if not owner or tonumber(till) > now then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
 _ALIVE = f"{_HELD}{_NOW} return owner and tonumber(till) > now and 1 or 0"
 
 
@@ -183,6 +189,7 @@ class Claims:
                 ("progressed", _PROGRESSED),
                 ("finish", _FINISH),
                 ("alive", _ALIVE),
+                ("bereft", _BEREFT),
             )
         }
         self._kept: dict[str, Lease] = {}
@@ -230,6 +237,10 @@ class Claims:
     def alive(self, claim: Claim) -> bool:
         """Whether somebody is at that work."""
         return bool(self._ask("alive", claim))
+
+    def bereft(self, claim: Claim) -> bool:
+        """Whether who was at that work has died; said once, and it is nobody's then."""
+        return bool(self._ask("bereft", claim))
 
     def close(self) -> None:
         """End the thread, whose question may be on its way. Leases that are held end by themselves."""

@@ -262,7 +262,7 @@ def main() -> None:
         cli(prog_name="workers workflow")
     except (SettingsError, WorkerError) as error:
         others = error.others if isinstance(error, RunFailedError) else ()
-        sys.exit("\n".join(f"workers: {one}" for one in (error, *others)))
+        sys.exit("\n".join(f"workers: {_clean(str(one))}" for one in (error, *others)))
     except ImportError as error:
         sys.exit(f"workers: what TASK_QUEUE_BACKEND says is not installed here: {error}")
 

@@ -2,9 +2,10 @@
 
 import json
 import time
-from asyncio import CancelledError
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from monitoring.prometheus_metrics import WORKFLOW_STEP_SECONDS
@@ -105,14 +106,22 @@ def carry_out(declaration: Declaration, context: TaskContext, input_text: str, l
     begun = time.monotonic()
     with inner_context(**about, **item):
         try:
-            given = method.function(declaration.owner(), value, context)
-        except (SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError) as left:
-            kind = type(left).__name__  # sys.exit raises SystemExit
-            raise WorkflowError(f"it raised {kind}, which would end what it runs in; raise an error") from left
+            with _Contained():
+                given = method.function(declaration.owner(), value, context)
         finally:
             seconds = time.monotonic() - begun
             WORKFLOW_STEP_SECONDS.observe(seconds, workflow=context.shape.name, step=name)
     return borders.to_text(given, method.gives, f"the output of step {name}", limits.output)
+
+
+class _Contained(AbstractContextManager[None]):
+    """What a step raises that is no error would end what it runs in: a thread of a pool, or the process."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            raise WorkflowError(
+                f"it raised {kind.__name__}, which would end what it runs in; raise an error"
+            ) from error
 
 
 def _method(declaration: Declaration, context: TaskContext) -> Any:
@@ -139,7 +148,9 @@ def late(step: Step) -> DeadlineExceededError:
 
 def reason_of(error: Exception | None) -> str:
     """An error in words, cut; those that are not ours with their class."""
-    said = str(error) if isinstance(error, WorkerError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    kind = type(error).__name__
+    words, _ = tried(lambda: str(error))  # which is code of the step's own error
+    said = words if words and isinstance(error, WorkerError) else f"{kind}: {words or ''}".rstrip(": ")
     return borders.utf8(said[:_LONGEST_REASON])
 
 

@@ -15,6 +15,7 @@ from typing_extensions import is_typeddict  # which knows its own
 from shared.workflows.errors import BorderError
 
 _PLAIN = (None, type(None), bool, int, float, str, Any, object)
+_SCALARS = (None, type(None), bool, int, float, str)
 _LISTS, _DICTS = (list, Sequence), (dict, Mapping)
 _MOST_MISTAKES = 3
 
@@ -34,6 +35,22 @@ def problem_of(annotation: Any) -> str | None:
     if is_typeddict(origin) or (isinstance(origin, type) and issubclass(origin, BaseModel)):
         return _problem_of_model(annotation)
     return f"{_shown(annotation)} is not JSON: use dict, list, str, int, float, bool, None or a pydantic model"
+
+
+def no_list(annotation: Any, name: str) -> str | None:
+    """Why there is no list in that field of what is annotated so, or it is none itself, where that is ""; else None."""
+    origin = get_origin(annotation) or annotation
+    if name and isinstance(origin, type) and issubclass(origin, BaseModel):
+        said = {field.alias or field.serialization_alias: field for field in origin.model_fields.values()}
+        field = origin.model_fields.get(name) or said.get(name)
+        if field is None and name not in origin.model_computed_fields:
+            return f"{origin.__name__} has no field {name!r}"
+        return no_list(field.annotation, "") if field else None
+    if origin in _LISTS and name:
+        return "that is a list itself: leave the field empty, as in map_over='parent.'"
+    if origin in (_LISTS if not name else _DICTS) or origin not in (*_SCALARS, *_LISTS, *_DICTS):
+        return None
+    return f"{_shown(annotation)} {'has no fields' if name else 'is no list'}"
 
 
 def _problem_of_model(model: Any) -> str | None:

@@ -38,7 +38,7 @@ class Catalogue:
             UnknownWorkflowError: there is none.
         """
         if name not in self._declarations:
-            near = difflib.get_close_matches(name, self._declarations, n=1)
+            near = difflib.get_close_matches(str(name), self._declarations, n=1)
             known = ", ".join(self._declarations) or "none; WORKFLOW_MODULES names the modules that declare any"
             remedy = f"did you mean {near[0]!r}?" if near else f"known are: {known}"
             raise UnknownWorkflowError(f"there is no workflow {name!r} here; {remedy}")

@@ -19,8 +19,10 @@ from shared.workflows import catalogue
 from shared.workflows.attempts import Limits
 from shared.workflows.catalogue import Catalogue
 from shared.workflows.engines.engine import Engine
+from shared.workflows.errors import BorderError
 from shared.workflows.views import Event, RunView
 
+_LONGEST_KEY = 512
 _LOOK_SECONDS = 1.0  # one question to the engine; it answers at once when something changes
 
 
@@ -59,11 +61,13 @@ class TaskClient:
 
         Raises:
             UnknownWorkflowError: there is no such workflow here.
-            BorderError: the input is not as its steps have declared it.
+            BorderError: the input is not as its steps have declared it, or the key is empty or longer than 512.
             RunKeyError: the key was used for another input.
             TransientError: the engine cannot be reached; nothing was started.
         """
         declaration = self.workflows.named(name)
+        if run_key is not None and not 0 < len(run_key) <= _LONGEST_KEY:
+            raise BorderError(f"a run_key has 1 to {_LONGEST_KEY} characters, and this has {len(run_key)}")
         text = declaration.input_text(input_data, self._limits.output)
         return self.engine.start(declaration, text, run_key=run_key, organization_id=organization_id)
 

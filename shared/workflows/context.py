@@ -1,6 +1,7 @@
 """What a step is given besides its input: `ctx`."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -91,7 +92,14 @@ class TaskContext:
         return self.parents.get(step) is StepState.SKIPPED
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Say how far it is, to those who watch the run."""
+        """Say how far it is, to those who watch the run: numbers, and words.
+
+        Raises:
+            TypeError, ValueError: those are none.
+        """
+        done, total, message = float(done), None if total is None else float(total), str(message)
+        if not math.isfinite(done + (total or 0)):
+            raise ValueError(f"progress is told in numbers, and {done:g} of {total} is none")
         if not self.deadline.over:
             self.seat.progress(done, total, message)
 

@@ -33,7 +33,7 @@ _MINUTE = 60.0
 
 
 def task(
-    *,
+    *bare: Any,
     name: str | None = None,
     parents: Sequence[str] = (),
     timeout_minutes: float = 10,
@@ -54,6 +54,8 @@ def task(
             a false one skips it, and the branch behind it. `priority`: `high`, `default` or `low`, the class of its
             queue; the workflow's by default.
     """
+    if bare:
+        raise TypeError("write @task() or @task(name=…), with parentheses")
     known = {"backoff_seconds": 1.0, "map_over": None, "when": None, "priority": None}
     if unknown := more.keys() - known.keys():
         raise TypeError(f"task() takes no {', '.join(sorted(unknown))}; it takes {', '.join(known)} besides")
@@ -149,7 +151,9 @@ class Declaration:
         return text
 
 
-def workflow(*, name: str, timeout_minutes: float = 240, priority: str = Priority.DEFAULT) -> Callable[[W], W]:
+def workflow(
+    *bare: Any, name: str = "", timeout_minutes: float = 240, priority: str = Priority.DEFAULT
+) -> Callable[[W], W]:
     """Declare a class that derives from `BaseWorkflow`.
 
     Args:
@@ -160,6 +164,8 @@ def workflow(*, name: str, timeout_minutes: float = 240, priority: str = Priorit
     Raises:
         DeclarationError: with a line for each mistake.
     """
+    if bare:
+        raise TypeError("write @workflow(name=…), with parentheses")
 
     def declare(owner: W) -> W:
         found = {attribute: value for one in reversed(owner.__mro__) for attribute, value in vars(one).items()}

@@ -99,10 +99,20 @@ def _of_graph(said: Said) -> Iterator[str]:
             yield f"step {name!r} has parent {parent!r}, and there is no such step; {remedy}"
     if found := cycle(parents):
         yield f"steps wait for each other: {' ▶ '.join(found)}; take one of these parents away"
-    yield from (line for value in said.marked.values() for line in _of_map(options_of(value)))
+    gives = {str(options_of(one).name or at): _gives(one) for at, one in said.marked.items()}
+    yield from (line for value in said.marked.values() for line in _of_map(options_of(value), gives))
 
 
-def _of_map(options: Options) -> Iterator[str]:
+def _gives(value: Any) -> Any:
+    """The annotation of a step's output, in what is handed on: that of a list, where it runs over one."""
+    try:
+        given = get_type_hints(function_of(value), include_extras=True).get("return", Any)
+    except (NameError, TypeError):  # which is told elsewhere
+        return Any
+    return given if given is Any or options_of(value).map_over is None else list[given]  # type: ignore[valid-type]
+
+
+def _of_map(options: Options, gives: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(options.map_over, str):
         return
     named = names_of(options.parents) or []
@@ -112,6 +122,8 @@ def _of_map(options: Options) -> Iterator[str]:
             f"map_over={options.map_over!r} must name a field of the parent's output, "
             f"or with several parents 'parent.field'; its parents are {', '.join(named) or 'none'}"
         )
+    elif problem := borders.no_list(gives.get(over[0], Any), over[1]):
+        yield f"map_over={options.map_over!r}: of what step {over[0]!r} gives, {problem}"
 
 
 def _number(value: Any, what: str) -> Iterator[str]:

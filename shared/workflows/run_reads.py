@@ -102,12 +102,13 @@ class RunReads:
             found: Any = self._redis.zrange(REGISTER_KEY, "-inf", time.time(), byscore=True)
         return list(found)
 
-    def overdue(self) -> list[Place]:
-        """The attempts whose time is over."""
+    def begun(self) -> list[tuple[Place, bool]]:
+        """The attempts that have begun and not ended, and of each whether its time is over."""
         with translated():
             clock: Any = self._redis.time()
-            found: Any = self._redis.zrange(DEADLINES_KEY, "-inf", clock[0] + clock[1] / 1e6, byscore=True)
-        return [Place(*json.loads(member)) for member in found]
+            found: Any = self._redis.zrange(DEADLINES_KEY, 0, -1, withscores=True)
+        now = clock[0] + clock[1] / 1e6
+        return [(Place(*json.loads(member)), float(until) <= now) for member, until in found]
 
     def _hash_field(self, run_id: str, name: str, field: str) -> str | None:
         with translated():

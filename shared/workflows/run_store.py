@@ -45,7 +45,7 @@ class RunStore(RunReads):
         return Claim(key_of(place.run_id, "").rstrip(":"), f"{place.output}:{place.attempt}", expiry)
 
     def work(self, place: Place, seconds: float) -> Claim:
-        """The same, to take a lease on, with which the attempt begins, or goes on: `begun` says what the lease tells.
+        """The same, to take a lease on, with which the attempt begins, or goes on: `found` says what the lease tells.
 
         Args:
             place: which attempt.
@@ -109,7 +109,7 @@ class RunStore(RunReads):
         self._put(run.run_id, f"gate:{step}", {"sent": "1"})
 
     @staticmethod
-    def begun(place: Place, lease: Lease | None) -> Begun:
+    def found(place: Place, lease: Lease | None) -> Begun:
         """What a delivery has found that has that lease."""
         found = lease.answer if lease else ["ended"]
         if lease is None or found[0] == "ended":

@@ -211,7 +211,7 @@ def workflow_step(call: Call, /, **kwargs: Any) -> None:
     note_unknown(Message, kwargs)
     fleet, place = fleet_of(call), message.place
     declaration = fleet.known(message.workflow, message.step)
-    begun = fleet.store.begun(place, call.lease)
+    begun = fleet.store.found(place, call.lease)
     if begun.run is None:
         raise AlreadyDone("the run has ended")
     if begun.verdict == "done" and begun.state is not None:

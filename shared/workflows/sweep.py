@@ -41,9 +41,12 @@ def sweep(call: Call) -> None:
         return
     fleet = fleet_of(call)
     try:
-        for place in fleet.store.overdue():
+        for place, over in fleet.store.begun():
             lease.check()
-            _expire(fleet, place)
+            if over:
+                _expire(fleet, place)
+            elif call.claims.bereft(fleet.store.claim(place)):
+                _take_over(fleet, place)
         for run_id in fleet.store.due():
             lease.check()
             with fresh_context(task="sweeper", run_id=run_id):
@@ -64,6 +67,17 @@ def _expire(fleet: Fleet, place: Place) -> None:
                 log.warning("sweeper_failed", reason=str(error))
                 return
     fleet.store.strike_off(place)
+
+
+def _take_over(fleet: Fleet, place: Place) -> None:
+    """Send an attempt again whose process died. A Redis broker does so after its visibility timeout alone."""
+    run = fleet.store.run(place.run_id)
+    if run is None:
+        fleet.store.strike_off(place)
+        return
+    with carrying(passage_of({REQUEST_ID: run.request_id})):
+        fleet.send(run, place, 0)
+    log.warning("step_taken_over", run_id=run.run_id, workflow=run.shape.name, step=place.step, item=place.index)
 
 
 def _look_after(call: Call, fleet: Fleet, run_id: str) -> None:

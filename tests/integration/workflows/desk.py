@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import redis
@@ -41,8 +41,15 @@ class Fate:
     left: int | None = None
     asked: int = 0
     away: int = 0  # how many in a row are not answered, in the place of a death
+    dead: bool = False  # a step's own death is contained by the seam; a process that is gone asks for nothing more
+
+    def die(self) -> NoReturn:
+        self.left, self.dead = None, True
+        raise Died
 
     def ask(self) -> None:
+        if self.dead:
+            raise Died
         self.asked += 1
         if self.left is not None:
             self.left -= 1
@@ -50,8 +57,7 @@ class Fate:
                 self.left = None if self.left <= -self.away else self.left
                 raise redis.ConnectionError("refused")
             if self.left <= 0:
-                self.left = None
-                raise Died
+                self.die()
 
 
 class Mortal(redis.Redis):
@@ -133,6 +139,7 @@ class Desk:
         try:
             seam(**message.kwargs)
         except Died:
+            self.fate.dead = False
             self.end_leases()
             return "died"
         except Reject:

@@ -171,6 +171,7 @@ def test_any_message_lost_is_sent_again_by_the_sweeper(fleet: Desk, tmp_path: Pa
         check(client, run_id, drawn)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # a thread of it dies first
 @pytest.mark.parametrize("drawn", [FORKED, BROKEN], ids=lambda drawn: drawn.name)
 def test_the_sweeper_may_die_at_any_point_too(fleet: Desk, tmp_path: Path, drawn: Drawn) -> None:
     """All that it does is done again by the next round."""
@@ -188,6 +189,7 @@ def test_the_sweeper_may_die_at_any_point_too(fleet: Desk, tmp_path: Path, drawn
             living, fleet.fate.left = 1, None
         except Died:
             fleet.end_leases()
+        fleet.fate.dead = False
         fleet.sweep_to_the_end(client, run_id)
         check(client, run_id, drawn)
         at += 1

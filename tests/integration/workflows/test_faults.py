@@ -164,7 +164,7 @@ def test_two_sweepers_are_one(fleet: Desk) -> None:
 
 def test_what_processes_die_of_fails_and_the_run_goes_on(fleet: Desk) -> None:
     def die(_value: Any, _ctx: TaskContext) -> Any:
-        raise Died
+        fleet.fate.die()
 
     client = fleet.client(
         owner(
@@ -390,3 +390,75 @@ def test_no_secret_is_among_the_reasons(fleet: Desk) -> None:
     fleet.drain()
     told = [event.reason for event in client.events(run_id) if event.reason]
     assert told == ["RuntimeError: refused with ***"] * 2
+
+
+def test_what_a_dead_process_was_at_is_sent_again_by_the_next_round(fleet: Desk) -> None:
+    """A Redis broker gives its message out again only after the visibility timeout, in which its time may be over."""
+    deaths = [0]
+
+    def once(_value: Any, ctx: TaskContext) -> Any:
+        deaths[0] += 1
+        if deaths[0] == 1:
+            fleet.fate.left = 1  # the process dies at its next question
+        ctx.progress(1)
+        return ctx.attempt
+
+    client = fleet.client(owner("dies", a=(once, {"retries": 1})))
+    run_id = client.start_workflow("dies")
+    assert fleet.deliver(fleet.messages.pop()) == "died"
+    for _ in range(3):  # it is sent once, though nobody takes it yet
+        sweep(fleet.call())
+    assert [message.place for message in fleet.messages] == [("a", None, 1)]
+    fleet.drain()
+    assert client.result(run_id, 5) == {"a": 1}
+    assert client.status(run_id).steps["a"].attempts == 1
+
+
+def test_a_step_that_was_handed_back_is_not_sent_again(fleet: Desk) -> None:
+    def waits(_value: Any, ctx: TaskContext) -> Any:
+        ctx.checkpoint()
+        return "done"
+
+    client = fleet.client(owner("waits", a=(waits, {})))
+    run_id = client.start_workflow("waits")
+    fleet.app.resources.stopping.set()
+    fleet.deliver(fleet.messages.pop())
+    fleet.app.resources.stopping.clear()
+    sweep(fleet.call())
+    assert len(fleet.messages) == 1
+    fleet.drain()
+    assert client.result(run_id, 5) == {"a": "done"}
+
+
+class NoError(BaseException):
+    """Of somebody who did not know."""
+
+
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_whatever_a_step_raises_is_its_failure(fleet: Desk) -> None:
+    def fail(value: Any, _ctx: TaskContext) -> Any:
+        raise NoError("x") if value else SpeechlessError
+
+    client = fleet.client(owner("raises", a=(fail, {})))
+    for value, said in ((1, "it raised NoError, which would end what it runs in"), (0, "SpeechlessError")):
+        run_id = client.start_workflow("raises", value)
+        fleet.drain()
+        with pytest.raises(RunFailedError, match=said):
+            client.result(run_id, 5)
+
+
+def test_progress_is_told_in_numbers(fleet: Desk) -> None:
+    def tell(value: Any, ctx: TaskContext) -> Any:
+        ctx.progress(value)
+
+    client = fleet.client(owner("tells", a=(tell, {})))
+    for value in ("a", float("1e999"), None):
+        run_id = client.start_workflow("tells", "Infinity" if value == float("inf") else value)
+        fleet.drain()
+        with pytest.raises(RunFailedError, match=r"ValueError|TypeError"):
+            client.result(run_id, 5)
+        assert client.status(run_id).steps["a"].done is None

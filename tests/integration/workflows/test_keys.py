@@ -178,6 +178,7 @@ def test_a_starter_that_dies_leaves_nothing_for_ever(fleet: Desk) -> None:
         fleet.fate.left = at
         with pytest.raises(Died):
             client.start_workflow("keyed", at)
+        fleet.fate.dead = False
         fleet.fate.left = None
         for run_id in fleet.redis.zrange(REGISTER_KEY, 0, -1):
             fleet.drain()

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 import subprocess
 import sys
 import types
@@ -226,3 +227,37 @@ def test_declaring_costs_little_and_draws_in_no_engine(record_property: Any) -> 
     record_property("milliseconds", milliseconds)
     assert drawn_in == "[]"
     assert float(milliseconds) < 2_000
+
+
+class _Pages(BaseModel):
+    pages: list[str]
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("gives", "over", "said"),
+    [
+        (_Pages, "sheets", "_Pages has no field 'sheets'"),
+        (_Pages, "name", "str is no list"),
+        (list[int], "pages", "that is a list itself: leave the field empty, as in map_over='parent.'"),
+        (int, "pages", "int has no fields"),
+        (dict[str, int], "a.", "dict[str, int] is no list"),
+    ],
+)
+def test_a_list_that_cannot_be_there_is_a_mistake(gives: Any, over: str, said: str) -> None:
+    def first(_self: Any, input_data: Any, ctx: TaskContext) -> Any: ...
+
+    def second(_self: Any, input_data: Any, ctx: TaskContext) -> Any: ...
+
+    first.__annotations__["return"] = gives
+    body = {"a": task()(first), "b": task(parents=["a"], map_over=over)(second)}
+    made = types.new_class("W", (BaseWorkflow,), exec_body=lambda names: names.update(body))
+    with pytest.raises(DeclarationError, match=re.escape(f"of what step 'a' gives, {said}")):
+        workflow(name="lists")(made)
+
+
+def test_a_decorator_without_parentheses_says_how_it_is_written() -> None:
+    with pytest.raises(TypeError, match=r"write @task\(\) or @task\(name=…\), with parentheses"):
+        task(lambda: None)
+    with pytest.raises(TypeError, match=r"write @workflow\(name=…\), with parentheses"):
+        workflow(BaseWorkflow)

@@ -42,7 +42,9 @@ def by_messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("way", [BY_WORKFLOW, ON_WORKERS], ids=["local", "celery"])
+@pytest.mark.parametrize(
+    "way", [pytest.param(BY_WORKFLOW, marks=pytest.mark.matrix), ON_WORKERS], ids=["local", "celery"]
+)
 def test_both_ways_give_the_same(way: tuple[str, ...], by_messages: dict[str, Any], tmp_path: Path) -> None:
     messages = by_messages
     workflow = report(tmp_path / "workflow.json", *way)

@@ -17,7 +17,7 @@ from tests.conftest import emptied_rabbitmq
 
 _SECONDS = 30.0
 _DRAWN = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

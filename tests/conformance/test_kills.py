@@ -44,8 +44,8 @@ def _check(client: TaskClient, run_id: str, drawn: Drawn, journal: Journal) -> i
 @pytest.mark.parametrize(
     ("broker", "pool"),
     [
-        ("redis", "threads"),
         ("rabbitmq", "threads"),
+        pytest.param("redis", "threads", marks=pytest.mark.matrix),
         pytest.param("redis", "prefork", marks=pytest.mark.matrix),
         pytest.param("rabbitmq", "prefork", marks=pytest.mark.matrix),
     ],

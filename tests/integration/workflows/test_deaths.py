@@ -112,7 +112,11 @@ def operations(fleet: Desk, drawn: Drawn, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("drawn", [FORKED, BROKEN], ids=lambda drawn: drawn.name)
-@pytest.mark.parametrize("at_once", [True, False], ids=["redelivered-at-once", "redelivered-last"])
+@pytest.mark.parametrize(
+    "at_once",
+    [True, pytest.param(False, marks=pytest.mark.matrix)],
+    ids=["redelivered-at-once", "redelivered-last"],
+)
 def test_a_death_at_any_point_is_mended_by_the_redelivery(
     fleet: Desk, tmp_path: Path, drawn: Drawn, at_once: bool
 ) -> None:
@@ -197,7 +201,7 @@ def test_the_sweeper_may_die_at_any_point_too(fleet: Desk, tmp_path: Path, drawn
 
 
 @pytest.mark.parametrize("drawn", [FORKED, BROKEN], ids=lambda drawn: drawn.name)
-@pytest.mark.parametrize("away", [1, 4])
+@pytest.mark.parametrize("away", [pytest.param(1, marks=pytest.mark.matrix), 4])
 def test_an_outage_of_store_and_broker_at_any_point_loses_nothing(
     fleet: Desk, tmp_path: Path, drawn: Drawn, away: int
 ) -> None:

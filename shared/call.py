@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,11 +29,20 @@ from shared.task_metrics import number, queue_label
 log = get_logger(__name__)
 
 # All the ways in which a broker does not take a message; kombu translates only some of them.
-UNSENT = (kombu.exceptions.OperationalError, AMQPError, RedisError, OSError)
+_UNSENT = (kombu.exceptions.OperationalError, AMQPError, RedisError, OSError)
 
 FIRST_TRIED = "first_tried"  # header: when a message that is retried was first delivered
 SENDS = "sends"  # header: how often a webhook was sent, as far as that is known
 _OF_THIS_TRY = {FIRST_TRIED, SENDS}
+
+
+@contextmanager
+def sending(task: str, queue: str) -> Iterator[None]:
+    """Send that task in this block: what a broker does not take is a BrokerError."""
+    try:
+        yield
+    except _UNSENT as error:
+        raise BrokerError(f"{task} could not be sent to {queue}: {error}") from error
 
 
 class WorkerApp(Application):
@@ -127,10 +137,8 @@ class Call:
         Raises:
             BrokerError: the broker did not take it within its bounded retries.
         """
-        try:
+        with sending(task, queue):
             self.app.send_task(task, args=args, kwargs=dict(kwargs or {}), queue=queue, **options)
-        except UNSENT as error:
-            raise BrokerError(f"{task} could not be sent to {queue}: {error}") from error
 
 
 def note_unknown(model: type[BaseModel], arguments: Mapping[str, Any]) -> None:

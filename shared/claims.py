@@ -70,11 +70,7 @@ redis.call('HSET', KEYS[1], ARGV[1], 'done')
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 """
 # The owner has neither renewed its lease nor given it back: it died. Only one who asks is told.
-_BEREFT = f"""
-{_HELD}{_NOW}
-if not owner or tonumber(till) > now then return 0 end
-return redis.call('HDEL', KEYS[1], ARGV[1])
-"""
+_BEREFT = f"{_HELD}{_NOW} return owner and tonumber(till) <= now and redis.call('HDEL', KEYS[1], ARGV[1]) or 0"
 _ALIVE = f"{_HELD}{_NOW} return owner and tonumber(till) > now and 1 or 0"
 
 
@@ -210,13 +206,10 @@ class Claims:
         return lease
 
     def _take(self, claim: Claim, owner: str) -> Any:
-        arguments: list[Any] = [owner, int(self._seconds * 1_000), claim.expiry]
-        first = claim.beginning
-        if first is None:
-            return self._ask("take", claim, *arguments)
+        first = claim.beginning or Beginning(self._scripts["take"], (), ())
+        arguments = [claim.what, owner, int(self._seconds * 1_000), claim.expiry, *first.arguments]
         with translated():
-            keys = [*claim.keys, *first.keys]
-            return first.script(keys=keys, args=[claim.what, *arguments, *first.arguments], client=self._redis)
+            return first.script(keys=[*claim.keys, *first.keys], args=arguments, client=self._redis)
 
     def progressed(self, lease: Lease) -> None:
         """Say that this delivery has done some of the work: what kills the next process is not what killed others."""

@@ -31,8 +31,8 @@ def limits(profile: Profile, queues: Iterable[str], slots: int) -> dict[str, int
 
     What the registry gives its worker of the slots, in proportion: one low queue alone has what it would have in a
     process of its own, and one whose worker has queues of other classes, its class's part of that. All of them together
-    leave at least one slot. Nothing is limited where no other queue is, nor
-    where there are too few slots for one of each low queue and one more.
+    leave at least one slot. Nothing is limited where no other queue is, nor where there are too few slots for one of
+    each low queue and one more.
     """
     consumed = set(queues)
     low = {queue for queue in consumed if QUEUES.get(queue) is Priority.LOW}

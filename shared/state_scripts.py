@@ -5,7 +5,7 @@ executions by the time at which the reaper is to look after them; KEYS[3], what 
 the execution, ARGV[2] the time of the next look, ARGV[3] the expiry. `push` alone is for executions of others, too.
 """
 
-UNLESS_ENDED = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end\n"
+_UNLESS_ENDED = "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end\n"
 # Progress: the next look is later, but never after the deadline.
 TOUCH = """
 local deadline = redis.call('HGET', KEYS[3], 'deadline')
@@ -27,7 +27,7 @@ end
 
 # ARGV[4…]: fields and values of the run, of which the first are kept.
 REGISTER = f"""
-{UNLESS_ENDED}
+{_UNLESS_ENDED}
 for at = 4, #ARGV, 2 do redis.call('HSETNX', KEYS[3], ARGV[at], ARGV[at + 1]) end
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[2], ARGV[1])
@@ -38,7 +38,7 @@ return 1
 # KEYS[4]: the plan; KEYS[5]: asked lately whether it was stopped. ARGV[4]: batches; ARGV[5]: files; ARGV[6]: seconds
 # until it is asked; ARGV[7…]: numbers of batches and their messages.
 OPEN = f"""
-{UNLESS_ENDED}
+{_UNLESS_ENDED}
 if redis.call('HSETNX', KEYS[3], 'batches', ARGV[4]) == 0 then return 0 end
 redis.call('HSET', KEYS[3], 'files', ARGV[5])
 for at = 7, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[at], ARGV[at + 1]) end
@@ -51,7 +51,7 @@ return 1
 # A batch's result. KEYS[4]: results; KEYS[5]: the plan. ARGV[4]: the batch; ARGV[5]: its result.
 RECORD = f"""
 {BARRIER}
-{UNLESS_ENDED}
+{_UNLESS_ENDED}
 local expected = redis.call('HGET', KEYS[3], 'batches')
 if not expected then return 0 end
 local last = arrives(KEYS[3], KEYS[4], expected, ARGV[4], ARGV[5])
@@ -63,7 +63,7 @@ return last
 
 # KEYS[4]: where to. ARGV[4]: HSET or HSETNX; ARGV[5…]: fields and values.
 PUT = f"""
-{UNLESS_ENDED}
+{_UNLESS_ENDED}
 for at = 5, #ARGV, 2 do redis.call(ARGV[4], KEYS[4], ARGV[at], ARGV[at + 1]) end
 redis.call('EXPIRE', KEYS[4], ARGV[3])
 {TOUCH}
@@ -72,7 +72,7 @@ return 1
 
 # KEYS[4]: tries by webhook. ARGV[4]: the webhook.
 NOTIFY = f"""
-{UNLESS_ENDED}
+{_UNLESS_ENDED}
 if redis.call('HGET', KEYS[4], ARGV[4]) == 'told' then return 0 end
 local try = redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
 redis.call('EXPIRE', KEYS[4], ARGV[3])
@@ -82,7 +82,7 @@ return try
 
 # The reaper has looked. ARGV[4]: when it is to look again.
 LOOK = f"""
-{UNLESS_ENDED}
+{_UNLESS_ENDED}
 redis.call('ZADD', KEYS[2], 'XX', ARGV[4], ARGV[1])
 redis.call('HINCRBY', KEYS[3], 'looks', 1)
 redis.call('EXPIRE', KEYS[3], ARGV[3])
@@ -92,7 +92,7 @@ return 1
 # Push a file's result for the backend once: the push and its claim are one step. KEYS: ended, claims, results.
 # ARGV: the file, its result, expiry of the claims, expiry of the results.
 PUSH = f"""
-{UNLESS_ENDED}
+{_UNLESS_ENDED}
 if redis.call('SADD', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('RPUSH', KEYS[3], ARGV[2])

@@ -11,6 +11,7 @@ from typing import Any
 from monitoring.prometheus_metrics import WORKFLOW_STEP_SECONDS
 from shared.errors import CircuitOpenError, DeadlineExceededError, TransientError, UnauthorizedError, WorkerError
 from shared.logging_utils import inner_context
+from shared.retry_utils import jittered
 from shared.task import tried
 from shared.workflows import borders
 from shared.workflows.context import TaskContext
@@ -18,6 +19,7 @@ from shared.workflows.declaration import Declaration
 from shared.workflows.errors import BorderError, WorkflowError
 from shared.workflows.shape import Step, StepState
 
+LONGEST_WAIT = 60.0
 _LONGEST_REASON = 500
 
 
@@ -139,6 +141,11 @@ def passing(error: Exception) -> bool:
 def final(error: Exception) -> bool:
     """Whether another attempt would end the same way."""
     return isinstance(error, WorkflowError)
+
+
+def wait_after(step: Step, attempt: int) -> float:
+    """Seconds between that attempt at a step and the next."""
+    return jittered(step.backoff, attempt, LONGEST_WAIT)
 
 
 def late(step: Step) -> DeadlineExceededError:

@@ -71,16 +71,14 @@ class TaskClient:
         text = declaration.input_text(input_data, self._limits.output)
         return self.engine.start(declaration, text, run_key=run_key, organization_id=organization_id)
 
-    async def run_workflow(
-        self, name: str, input_data: Any = None, *, timeout: float | None = None, **how: Any
-    ) -> Any:  # as its twin
+    async def run_workflow(self, name: str, input_data: Any = None, *, timeout: float | None = None, **how: Any) -> Any:
         """Start a run, and wait for its end without holding up the event loop: see `run_workflow_sync`."""
         run_id = await asyncio.to_thread(self.start_workflow, name, input_data, **how)
         until = _until(timeout)
         async for event in self.follow(run_id):
             if not (event and event.last) and time.monotonic() > until:
                 raise _late(run_id, timeout)
-        return await asyncio.to_thread(self.result, run_id)
+        return await asyncio.to_thread(self._given, run_id)
 
     def run_workflow_sync(self, name: str, input_data: Any = None, *, timeout: float | None = None, **how: Any) -> Any:
         """Start a run, and wait for its end.
@@ -118,6 +116,10 @@ class TaskClient:
             after, ended = (found[-1].id, found[-1].last) if found else (after, False)
             if not ended and time.monotonic() > until:
                 raise _late(run_id, timeout)
+        return self._given(run_id)
+
+    def _given(self, run_id: str) -> dict[str, Any]:
+        """What a run that has ended has come to: see `result`."""
         view = self.engine.look(run_id)
         view.check()
         texts = {leaf: self.engine.output(run_id, leaf) for leaf in view.leaves}

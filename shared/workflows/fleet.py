@@ -7,7 +7,7 @@ that batches meet at (`shared/state_scripts.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from monitoring.prometheus_metrics import WORKFLOW_RUN_SECONDS, WORKFLOW_RUNS, WORKFLOW_STEPS
@@ -16,7 +16,7 @@ from shared.deadline import Deadline
 from shared.errors import TransientError
 from shared.logging_utils import get_logger
 from shared.task import tried
-from shared.workflows.attempts import Limits, decide, joined
+from shared.workflows.attempts import Limits, decide, joined, wait_after
 from shared.workflows.catalogue import Catalogue
 from shared.workflows.context import Seat, TaskContext
 from shared.workflows.declaration import Declaration
@@ -208,7 +208,7 @@ class Fleet:
         log.info("run_ended", run_id=run.run_id, workflow=run.shape.name, status=status, reason=reason)
         return True
 
-    def failed(self, run: Run, place: Place, reason: str, share: float, *, last: bool = False) -> bool:
+    def failed(self, run: Run, place: Place, reason: str, *, last: bool = False) -> bool:
         """An attempt has failed: make the next one, after a wait, or end the step. Whether there is a next one."""
         step = run.shape.step(place.step)
         if last or place.attempt > step.retries:
@@ -217,9 +217,8 @@ class Fleet:
         if self.store.retry(run, place, reason):
             WORKFLOW_STEPS.inc(workflow=run.shape.name, step=step.name, outcome=StepState.RETRYING)
             log.warning("step_retried", step=step.name, item=place.index, attempt=place.attempt, reason=reason)
-            self.send(
-                run, Place(run.run_id, step.name, place.index, place.attempt + 1), step.wait(place.attempt, share)
-            )
+            again = replace(place, attempt=place.attempt + 1)
+            self.send(run, again, wait_after(step, place.attempt))
         return True
 
     def context(

@@ -15,7 +15,6 @@ from typing import Any
 from config.queue_routing import Priority
 
 ON_FAILURE = "on_failure"
-_LONGEST_WAIT = 60.0
 
 
 class StepState(StrEnum):
@@ -66,10 +65,6 @@ class Step:
     backoff: float = 1.0
     map_over: tuple[str, str] | None = None
     priority: Priority = Priority.DEFAULT
-
-    def wait(self, attempt: int, share: float) -> float:
-        """Seconds to wait after that attempt: a share, from 0 to 1, of what the backoff has come to."""
-        return share * min(_LONGEST_WAIT, self.backoff * 2.0 ** min(attempt - 1, 60))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The task that each step of a workflow is on the fleet: one message for an attempt, done once, whoever delivers it."""
 
 import math
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,11 +8,11 @@ from typing import Any
 
 from config.queue_routing import WORKFLOW_QUEUES
 from shared.api_client import OrganizationAPI
-from shared.call import UNSENT, Call, bury, note_unknown
+from shared.call import Call, bury, note_unknown, sending
 from shared.claims import Claim
 from shared.deadline import Deadline
 from shared.delays import send_later
-from shared.errors import AlreadyDone, BrokerError, HandBack
+from shared.errors import AlreadyDone, HandBack
 from shared.logging_utils import get_logger
 from shared.models import Payload, parse
 from shared.redis_connection import redis_client
@@ -116,10 +115,8 @@ def fleet_of(call: Call) -> Fleet:
         if not seconds:
             call.send(STEP_TASK, queue, [], arguments, **limits)
             return
-        try:
+        with sending(STEP_TASK, queue):
             send_later(call.app.signature(STEP_TASK, kwargs=arguments, queue=queue, **limits), queue, seconds, settings)
-        except UNSENT as error:
-            raise BrokerError(f"{STEP_TASK} could not be sent to {queue}: {error}") from error
 
     runs = call.app.resources.held("workflows", hold)
     limits = Limits(settings.workflow_largest, settings.workflow_items)
@@ -201,7 +198,7 @@ def _give_up(call: Call, error: Exception, /, *args: Any, **kwargs: Any) -> None
         log.info("step_without_run", reason=reason_of(error))
         return
     reason = error.reason if isinstance(error, StepError) else call.settings.hide(reason_of(error))
-    fleet.failed(run, message.place, reason, 0, last=True)
+    fleet.failed(run, message.place, reason, last=True)
 
 
 @task(STEP_TASK, finalizer=_give_up, work=_work, about=_about)
@@ -249,6 +246,6 @@ def _attempt(call: Call, fleet: Fleet, declaration: Declaration, begun: Begun, p
         raise AlreadyDone("the run has ended") from error
     reason = call.settings.hide(reason_of(error))
     if place.attempt <= run.shape.step(place.step).retries and not final(error):
-        fleet.failed(run, place, reason, random.uniform(0, 1))  # noqa: S311 # spreads load, guards nothing
+        fleet.failed(run, place, reason)
         return
     raise StepError(place.step, place.attempt, reason, place.index) from error

@@ -5,7 +5,6 @@ heard. A run of which nothing was heard for STALL_SECONDS is gone through: what 
 harmless if it only waits in a long queue. One that is past its deadline ends.
 """
 
-import random
 import threading
 import time
 from collections.abc import Mapping
@@ -62,7 +61,7 @@ def _expire(fleet: Fleet, place: Place) -> None:
             reason = reason_of(late(run.shape.step(place.step)))
             try:
                 with carrying(passage_of({REQUEST_ID: run.request_id})):
-                    fleet.failed(run, place, reason, random.uniform(0, 1))  # noqa: S311 # spreads load, guards nothing
+                    fleet.failed(run, place, reason)
             except WorkerError as error:
                 log.warning("sweeper_failed", reason=str(error))
                 return

@@ -1,16 +1,14 @@
-"""Workflows on the workers: each step is a message on the queue of its class, and what is known of a run is in
-Redis."""
+"""Workflows on the workers: a step is a message on the queue of its class, and what is known of a run is in Redis."""
 
 import time
 from dataclasses import dataclass
 from uuid import uuid4
 
 from shared.application import Application
-from shared.call import UNSENT
+from shared.call import sending
 from shared.celery_settings import publisher_settings, publishing_options
 from shared.config import BaseSettings, WorkflowSettings
-from shared.errors import BrokerError
-from shared.passage import current, message_headers
+from shared.passage import REQUEST_ID, current, message_headers
 from shared.redis_connection import redis_client
 from shared.task import tried
 from shared.task_metrics import SENT_AT
@@ -97,10 +95,7 @@ class CeleryEngine:
         self._store.close()
 
     def _send(self, run: Run, place: Place, _seconds: float) -> None:
-        queue = queue_of(run, place)
-        headers = {**message_headers(), "request_id": run.request_id, SENT_AT: time.time()}
-        try:
-            limits = limits_of(run, place)
+        queue, limits = queue_of(run, place), limits_of(run, place)
+        headers = {**message_headers(), REQUEST_ID: run.request_id, SENT_AT: time.time()}
+        with sending(STEP_TASK, queue):
             self._app.send_task(STEP_TASK, kwargs=message_of(run, place), queue=queue, headers=headers, **limits)
-        except UNSENT as error:
-            raise BrokerError(f"{STEP_TASK} could not be sent to {queue}: {error}") from error

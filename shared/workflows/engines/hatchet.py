@@ -43,7 +43,7 @@ from shared.logging_utils import configure_logging, log_crashes
 from shared.redis_connection import redis_client
 from shared.variables import SettingsError
 from shared.workflows import catalogue
-from shared.workflows.attempts import Limits
+from shared.workflows.attempts import LONGEST_WAIT, Limits
 from shared.workflows.catalogue import Catalogue
 from shared.workflows.declaration import Declaration
 from shared.workflows.errors import DeclarationError, RunKeyError, UnknownRunError
@@ -54,7 +54,6 @@ from shared.workflows.views import Event, RunView, StepView
 from shared.workflows.engines.shelf import Shelf  # isort: skip
 from shared.workflows.engines.hatchet_tasks import (  # isort: skip
     INLINE_ITEM,
-    LONGEST_WAIT,
     Given,
     Place,
     share,
@@ -271,7 +270,7 @@ def _options(shape: Shape, step: Step) -> dict[str, Any]:
     times = {"execution_timeout": _whole_seconds(step.timeout), "schedule_timeout": _whole_seconds(shape.timeout)}
     if not step.retries:
         return times
-    waits = {"backoff_factor": 2.0, "backoff_max_seconds": LONGEST_WAIT} if step.backoff else {}
+    waits = {"backoff_factor": 2.0, "backoff_max_seconds": int(LONGEST_WAIT)} if step.backoff else {}
     return times | waits | {"retries": step.retries}
 
 

@@ -4,7 +4,6 @@ with."""
 import asyncio
 import itertools
 import math
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,18 @@ from shared.deadline import Deadline
 from shared.retry_utils import jittered
 from shared.task import tried
 from shared.variables import SettingsError
-from shared.workflows.attempts import Decision, Limits, carry_out, decide, final, joined, passing, reason_of
+from shared.workflows.attempts import (
+    LONGEST_WAIT,
+    Decision,
+    Limits,
+    carry_out,
+    decide,
+    final,
+    joined,
+    passing,
+    reason_of,
+    wait_after,
+)
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import Declaration
 from shared.workflows.engines.shelf import INLINE, Envelope, Shelf
@@ -41,7 +51,6 @@ ITEMS_AT_ONCE = 100
 # the run; and the items of a list are started together, each with the input.
 _TOGETHER = 7 * INLINE
 INLINE_ITEM = _TOGETHER // (2 * ITEMS_AT_ONCE)
-LONGEST_WAIT = 60
 _SAID = re.compile(r"(?:item (\d+), )?attempt (\d+): (.*)", re.DOTALL)
 
 
@@ -130,8 +139,9 @@ class Place:
         said = f"attempt {ctx.attempt_number}: {reason_of(error)}"
         if final(error):
             raise sdk.NonRetryableException(said) from None
-        part = random.uniform(0, 1)  # noqa: S311 # spreads load, guards nothing
-        raise sdk.RetryAfterException(said, after=timedelta(seconds=self.step.wait(ctx.attempt_number, part))) from None
+        raise sdk.RetryAfterException(
+            said, after=timedelta(seconds=wait_after(self.step, ctx.attempt_number))
+        ) from None
 
     def _carried(self, given: Given, ctx: sdk.Context, deadline: Deadline) -> dict[str, Any]:
         context, decision = self._decided(given, ctx, deadline)

@@ -19,7 +19,6 @@ log = get_logger(__name__)
 
 _SLOTS = 32
 _MOST_RUNS = 1_000  # that have ended and can still be asked about
-_LONGEST_WAIT = 60.0
 _ASK_AGAIN_SECONDS = 1.0  # whether a step runs, where what its condition asks is away
 
 

@@ -3,7 +3,6 @@
 import heapq
 import itertools
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,18 @@ from shared.deadline import Deadline
 from shared.logging_utils import get_logger
 from shared.retry_utils import jittered
 from shared.task import tried
-from shared.workflows.attempts import Limits, carry_out, decide, final, joined, late, passing, reason_of
+from shared.workflows.attempts import (
+    LONGEST_WAIT,
+    Limits,
+    carry_out,
+    decide,
+    final,
+    joined,
+    late,
+    passing,
+    reason_of,
+    wait_after,
+)
 from shared.workflows.context import TaskContext
 from shared.workflows.declaration import Declaration
 from shared.workflows.shape import ENDED, ON_FAILURE, RunStatus, Step, StepState
@@ -26,7 +36,6 @@ from shared.workflows.views import PROGRESS, Event, RunView, StepView
 
 log = get_logger(__name__)
 
-_LONGEST_WAIT = 60.0
 _ASK_AGAIN_SECONDS = 1.0  # whether a step runs, where what its condition asks is away
 
 Place = tuple[str, int | None]  # a step, and an item of it
@@ -103,7 +112,7 @@ class LocalRun:
         while self.status is RunStatus.RUNNING:
             wait = max(0.0, self._later[0][0] - time.monotonic())
             try:
-                self._inbox.get(timeout=min(wait, _LONGEST_WAIT))()
+                self._inbox.get(timeout=min(wait, LONGEST_WAIT))()
             except queue.Empty:
                 if self._later[0][0] <= time.monotonic():
                     heapq.heappop(self._later)[2]()
@@ -157,7 +166,7 @@ class LocalRun:
             output, error = tried(lambda: carry_out(self.declaration, context, text, self.engine.limits))
             if error is None or not passing(error) or deadline.over or context.cancelled:
                 break
-            time.sleep(deadline.cut(jittered(1.0, next(tries), _LONGEST_WAIT)))
+            time.sleep(deadline.cut(jittered(1.0, next(tries), LONGEST_WAIT)))
         self._inbox.put(partial(self._attempted, (step, index, attempt), output, error))
 
     def _begun(self, step: Step, index: int | None, attempt: int) -> None:
@@ -178,8 +187,7 @@ class LocalRun:
                 self._set(step.name, state=StepState.RETRYING)
             WORKFLOW_STEPS.inc(workflow=self._shape.name, step=step.name, outcome=StepState.RETRYING)
             self._tell(StepState.RETRYING, step.name, index=index, attempt=attempt, reason=why)
-            share = random.uniform(0, 1)  # noqa: S311 # spreads load, guards nothing
-            self._begin_later(step, index, attempt + 1, step.wait(attempt, share))
+            self._begin_later(step, index, attempt + 1, wait_after(step, attempt))
             return
         self._attempts[step.name, index] = 0
         end = StepState.SUCCEEDED if error is None else StepState.FAILED

@@ -56,24 +56,26 @@ def start(call: Call, schedule: Due) -> dict[str, Any]:
 def _execution(call: Call, backend: OrganizationAPI, workflow_id: str, pipeline_id: str) -> str:
     """The execution of this message: created by it, or by an earlier delivery of it that did not come to say so.
 
-    Creating is not idempotent, so after a lost answer or a death the newest one that nobody has started is taken. If it
-    is somebody else's after all, it is one run instead of two: starting it twice starts it once.
+    Creating is not idempotent, so after a lost answer or a death the newest one is taken that nobody has started and no
+    other message has. If it is somebody else's after all, it is one run instead of two: starting it twice starts it
+    once. Whose own was taken so takes what the other has left behind, which would be pending for ever.
     """
-    begun = call.state.begin_creation(call.task_id)
-    if begun:
-        return begun
+    found = call.state.begin_creation(call.task_id)
+    if found:
+        return found
     # Only before its execution was sent, or a later delivery would overwrite how that has ended.
     backend.pipeline_status(pipeline_id, PipelineStatus.INPROGRESS, is_end=False)
-    found = None
-    if begun is not None:
-        rows = backend.executions(workflow_id, [Status.PENDING])
-        found = next((row.id for row in rows if row.pipeline_id == pipeline_id and not call.state.run(row.id)), None)
-    if found is None:
-        found = backend.create_execution(
-            NewExecution(workflow_id=workflow_id, pipeline_id=pipeline_id, scheduled=True)
-        ).execution_id
-    call.state.created(call.task_id, found)
-    return found
+    wanted = NewExecution(workflow_id=workflow_id, pipeline_id=pipeline_id, scheduled=True)
+    unsure = found is not None
+    while True:
+        for row in backend.executions(workflow_id, [Status.PENDING]) if unsure else []:
+            free = row.pipeline_id == pipeline_id and not call.state.run(row.id)
+            if free and call.state.created(call.task_id, row.id):
+                return row.id
+        created = backend.create_execution(wanted).execution_id
+        if call.state.created(call.task_id, created):
+            return created
+        unsure = True
 
 
 def fail(call: Call, error: Exception, schedule: Due) -> None:

@@ -146,7 +146,7 @@ def test_a_callback_that_finds_the_backend_failing_comes_again(fleet: Fleet) -> 
 def test_a_backend_that_is_restarted_in_the_middle(start_fleet: Callable[..., Fleet], tmp_path: Path) -> None:
     stack, driver = start_fleet("api_deployment", "file_processing", "callback", LOG_LEVEL="DEBUG")
     deployment = driver.deploy("restart", batches=4)
-    driver.control("PUT", "switches", {"tool_seconds": 0.2})
+    driver.control("PUT", "switches", {"tool_seconds": 0.5})
     sent = documents(tmp_path, 30)
     run = driver.post(deployment, sent)
     watch_until_a_file_is(driver, run, "COMPLETED")

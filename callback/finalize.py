@@ -17,7 +17,7 @@ from shared.api_client import OrganizationAPI
 from shared.backend_models import Execution
 from shared.call import Call, bury
 from shared.errors import NotFoundError
-from shared.execution_state import Run
+from shared.execution_state import Known, Run
 from shared.logging_utils import get_logger
 from shared.models import Callback, PipelineStatus, Status
 from shared.orchestration import REAPED
@@ -35,7 +35,8 @@ class Ending:
         backend: the internal API for its organization.
         callback: what the message says.
         execution: what the backend says.
-        run: what the workers know.
+        run: what it was started as.
+        known: how it went.
         reaped: why the reaper ends it, if so.
     """
 
@@ -44,6 +45,7 @@ class Ending:
     callback: Callback
     execution: Execution
     run: Run
+    known: Known
     reaped: str | None
 
 
@@ -57,12 +59,13 @@ def finalize(call: Call, callback: Callback) -> dict[str, Any]:
         _clear(call, call.state.run(execution_id), execution_id)
         log.warning("execution_deleted", reason=str(deleted))
         return {"status": "DELETED", "execution_id": execution_id}
-    run = call.state.run(execution_id)
+    known = call.state.known(execution_id)
+    run = known.run
     if run is None and execution.execution.is_terminal:
         return {"status": execution.execution.status, "execution_id": execution_id}
     # Known from here on, whoever started it: what follows the status must be found to do after a crash.
     run = run or call.state.register(_unregistered(callback, execution))
-    ending = Ending(call, backend, callback, execution, run, call.headers.get(REAPED))
+    ending = Ending(call, backend, callback, execution, run, known, call.headers.get(REAPED))
     missing = _missing_batches(ending)
     if missing:
         return _leave_alone(call, callback, missing)
@@ -94,12 +97,12 @@ def _clear(call: Call, run: Run | None, execution_id: str) -> None:
 def _missing_batches(ending: Ending) -> str | None:
     """Why a callback must not end the execution: it is a stray one, or somebody's, while batches are at work."""
     call, execution_id = ending.call, ending.callback.execution_id
-    if ending.reaped or ending.execution.execution.is_terminal or call.state.failure(execution_id):
+    if ending.reaped or ending.execution.execution.is_terminal or ending.known.failure:
         return None
     if ending.run.batches is None:
         starting = call.claims.alive(call.state.claim(execution_id, "orchestration"))
         return "a callback came while the execution was being started" if starting else None
-    recorded = call.state.recorded(execution_id)
+    recorded = len(ending.known.results)
     missing = ending.run.batches - recorded
     return f"a callback came while {recorded} of {ending.run.batches} batches have ended" if missing else None
 
@@ -137,27 +140,27 @@ def _count(ending: Ending, status: str) -> None:
 
 
 def _verdict(ending: Ending) -> Verdict:
-    state, execution_id = ending.call.state, ending.callback.execution_id
+    known = ending.known
+    if ending.run.batches is None:  # a start that was at it until now may just have failed
+        known = ending.call.state.known(ending.callback.execution_id)
     total = max(ending.execution.execution.total_files or 0, ending.run.files)
-    failure = state.failure(execution_id)
-    if failure is not None:
-        reason, files = failure
+    if known.failure is not None:
+        reason, files = known.failure
         return verdict(ending.callback.results, max(total, files), reason)
     results = list(_results(ending))
     if ending.reaped and not total and not results[0].file_results:
         return verdict([], 0, ending.reaped)
-    notes = [f"{name} was skipped: {reason}" for name, reason in sorted(state.skipped(execution_id).items())]
+    notes = [f"{name} was skipped: {reason}" for name, reason in sorted(known.skipped.items())]
     return verdict(results, total, None, [ending.reaped, *notes] if ending.reaped else notes)
 
 
 def _results(ending: Ending) -> Iterable[Any]:
     """What the batches recorded, where they did; for the reaper, what the backend has of the files."""
-    execution_id = ending.callback.execution_id
     if ending.reaped:
         return [results_of_rows(ending.call, ending.backend, ending.run, ending.reaped)]
     if ending.run.batches is None:
         return ending.callback.results
-    return ending.call.state.batch_results(execution_id).values()
+    return ending.known.results.values()
 
 
 def _end_pipeline(ending: Ending, status: str) -> None:

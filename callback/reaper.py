@@ -78,8 +78,8 @@ def _help(call: Call, run: Run) -> str:
     if time.time() >= run.deadline:
         finish(call, run, f"the execution did not end within {call.settings.execution_deadline:g} s")
         return "ended"
-    recorded = state.recorded(run.execution_id)
-    if state.failure(run.execution_id) or run.batches == recorded:
+    failure, recorded = state.progress(run.execution_id)
+    if failure or run.batches == recorded:
         finish(call, run)
         return "callback_sent"
     return _help_the_start(call, run) if run.batches is None else _help_batches(call, run, run.batches)

@@ -16,6 +16,7 @@ from shared.errors import (
     StateStoreError,
     WorkerError,
 )
+from shared.execution_state import Run
 from shared.logging_utils import get_logger, inner_context
 from shared.models import Batch, BatchResult, Context, FileData, FileHash, FileResult, Status, parse
 from shared.orchestration import fan_in, fold, is_ours, make_known, places
@@ -37,20 +38,24 @@ def process(call: Call, batch: Batch, condemned: str | None = None) -> BatchResu
         TransientError: backend or state store are away; likewise. Not once the file's time is over: it then ends ERROR.
     """
     data, state, files = batch.file_data, call.state, places(call, batch)
-    context = _context(call, data)
-    results = state.file_results(data.execution_id, list(files))
+    run, kept, results = state.at_hand(data.execution_id, data.organization_id, list(files))
+    context = _context(call, data, run, kept)
     for place, file in files.items():
         if place in results:
             continue
         if call.slice.over or call.stopping.is_set():
             raise HandBack(f"{len(results)} of {len(files)} files have ended")
-        stopped = _stopped(call, data)
+        begun = state.begin_file(data.execution_id, place, time.time())
+        stopped = begun.stopped
+        if begun.ask:
+            stopped = _stopped(call, data)
+            begun = begun if stopped else state.begin_file(data.execution_id, place, time.time())
         if stopped is not None:
             FILES.inc(outcome="stopped")
             results[place] = FileResult(file=file.file_name, status=Status.STOPPED, error=f"the execution is {stopped}")
             continue
-        spent = time.time() - state.file_started(data.execution_id, place, time.time())
-        deadline = call.deadline.beside(call.settings.file_deadline - spent, "the file")
+        left = call.settings.file_deadline - (time.time() - begun.started)
+        deadline = call.deadline.beside(left, "the file")
         with inner_context(file_number=file.file_number):
             results[place] = _end_of(FileJob(call, context, data, file, place, deadline, condemned))
             state.record_file(data.execution_id, place, results[place])
@@ -58,14 +63,12 @@ def process(call: Call, batch: Batch, condemned: str | None = None) -> BatchResu
     return _end(call, data, files, results)
 
 
-def _context(call: Call, data: FileData) -> Context:
+def _context(call: Call, data: FileData, run: Run | None, kept: Context | None) -> Context:
     """What all batches of the execution need, asked of the backend where the state store has it no more.
 
     A batch of ours whose execution is not known is of one that the state store has lost: it is registered again.
     """
-    run = call.state.run(data.execution_id) if is_ours(call) else None
     lost = is_ours(call) and (run is None or run.batches is None)
-    kept = call.state.context(data.execution_id, data.organization_id)
     if kept is not None and not lost:
         return kept
     execution = _execution(call, data)
@@ -95,11 +98,8 @@ def _execution(call: Call, data: FileData) -> Execution:
 def _stopped(call: Call, data: FileData) -> str | None:
     """The terminal status of the execution, if the backend calls it that: somebody has stopped it.
 
-    Asked once in five seconds for all batches of an execution. A backend that cannot be asked stops nothing.
+    A backend that cannot be asked stops nothing.
     """
-    found = call.state.stopped(data.execution_id)
-    if found is not None or not call.state.may_look(data.execution_id):
-        return found
     try:
         execution = _execution(call, data).execution
     except BackendUnavailableError:

@@ -74,7 +74,6 @@ def process_file(job: FileJob) -> FileResult:
         TransientError: backend or state store are away.
     """
     started = time.monotonic()
-    job.stage(Stage.STARTED)
     row = job.backend.file_execution(job.data.execution_id, job.data.workflow_id, job.file)
     bind_context(file_execution_id=row.id)
     if row.status in TERMINAL:
@@ -187,7 +186,6 @@ def _store(job: FileJob, row: FileExecution, run: FileRun, result: FileResult) -
     if run.succeeded and data.use_file_history and not (run.metadata or {}).get("from_history"):
         _remember(job, run)
     job.backend.file_status(row.id, result.status, result.error)
-    job.stage(Stage.DONE)
 
 
 def _remember(job: FileJob, run: FileRun) -> None:

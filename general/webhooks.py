@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -25,7 +24,6 @@ _READ_BYTES = 65_536
 _REDIRECTS = 5
 _REPEATED = frozenset({307, 308})
 _TURNED = frozenset({301, 302, 303})  # clients make a GET of the POST
-_CONNECTIONS = 1_000  # never reached: the slots of the process bound them, and the pool's own queue is not waited in
 _OWN = {"User-Agent": "unstract-workers", "Accept-Encoding": "identity", "Connection": "close"}
 
 
@@ -80,13 +78,9 @@ class Webhooks:
     def __init__(self, settings: Settings, resolve: Resolve = addresses_of, tls: ssl.SSLContext | None = None) -> None:
         self._network = BoundedNetwork(Guard(settings.webhook_networks, resolve))
         trusted = tls or httpx.create_ssl_context(trust_env=False)
-        self._http = httpx.Client(
-            # Not kept alive: the next webhook to a host looks its address up anew, and finds no connection that died.
-            transport=Transport(Pool(self._network, trusted, _CONNECTIONS, kept_alive=0.0)),
-            follow_redirects=False,  # each is judged here
-            trust_env=False,  # a proxy of the environment would look names up itself
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one tenant's must not go with another's
-        )
+        # Not kept alive: the next webhook to a host looks its address up anew, and finds no connection that died. A
+        # transport alone: a client would follow redirects unjudged, have proxies look names up, and keep cookies.
+        self._http = Transport(Pool(self._network, trusted, kept_alive=0.0))
 
     def close(self) -> None:
         """Close every connection."""
@@ -122,7 +116,7 @@ class Webhooks:
         request = httpx.Request("POST", post.url, headers=headers, content=post.body, extensions={"timeout": times})
         with self._network.until(deadline):
             try:
-                answer = self._http.send(request, stream=True)
+                answer = self._http.handle_request(request)
             except httpx.TransportError as error:
                 # Its kind alone: a protocol error quotes what it could not read.
                 return Answer(host, None, f"nothing ({type(error).__name__})"), None

@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-import httpcore
 import httpx
 from pydantic import BaseModel
 
@@ -74,7 +72,7 @@ class InternalAPIClient(InstallationAPI):
 
     Args:
         settings: address, key, times, and when the circuits open.
-        slots: tasks that the process runs at once; as many connections are kept.
+        slots: tasks that the process runs at once; a quarter more connections are kept at the most.
         sleep: how to wait; `Event.wait` ends the waits of a process that stops.
         transport: what carries the requests instead of the network.
     """
@@ -91,18 +89,17 @@ class InternalAPIClient(InstallationAPI):
             settings.backend_attempts, settings.backend_backoff, sleep=sleep, before_wait=_say_what_is_repeated
         )
         self._repeated, self._once = policy, RetryPolicy(1, 0)
-        room = threading.Semaphore(settings.backend_slow_requests or max(1, slots * 3 // 4))
+        room = threading.Semaphore(settings.backend_slow_requests or slots)
         self._gates = {group: Gate(group, None if group is RouteGroup.RECORDS else room, sleep) for group in RouteGroup}
         self._breakers = {group: _breaker(settings, group) for group in RouteGroup}
         self._network = BoundedNetwork()
-        self._slots, self._connections = slots, threading.BoundedSemaphore(slots)
+        # More than may be slow: an execution's end finds one while every slot waits for tools.
+        self._most = slots + max(1, slots // 4)
+        self._connections = threading.BoundedSemaphore(self._most)
         self._base = f"{settings.backend_url}/"
-        self._http = httpx.Client(
-            transport=transport or Transport(Pool(self._network, _tls(settings), slots, _KEPT_ALIVE_SECONDS)),
-            follow_redirects=False,  # a redirect would carry the key to wherever it points
-            trust_env=False,  # a proxy of the environment must not see the key
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one tenant's must not go with another's
-        )
+        # A transport alone: httpx's client adds what must not be, redirects that carry the key to wherever they point,
+        # proxies of the environment, cookies of one tenant that go with another's requests; and a tenth of the time.
+        self._http = transport or Transport(Pool(self._network, _tls(settings), _KEPT_ALIVE_SECONDS))
 
     def __enter__(self) -> Self:
         return self
@@ -203,16 +200,14 @@ class InternalAPIClient(InstallationAPI):
         }
         try:
             with self._connection(attempt), self._network.until(attempt):
-                # Not by the client's build_request, which parses the address twice and merges headers we have whole.
-                answer = self._http.send(
+                answer = self._http.handle_request(
                     httpx.Request(
                         endpoint.method,
                         sent.url,
                         headers={**sent.headers, **http_headers()},
                         content=sent.content,
                         extensions={"timeout": times},
-                    ),
-                    stream=True,
+                    )
                 )
                 try:
                     return self._read(endpoint, answer)
@@ -230,7 +225,7 @@ class InternalAPIClient(InstallationAPI):
     def _connection(self, attempt: Deadline) -> Iterator[None]:
         # Not in the pool's own queue: whose wait there ends just as a place becomes free, keeps the place for ever.
         if not self._connections.acquire(timeout=attempt.remaining):
-            raise BackendUnavailableError(f"{attempt.what}: none of our {self._slots} connections became free")
+            raise BackendUnavailableError(f"{attempt.what}: none of our {self._most} connections became free")
         try:
             yield
         finally:
@@ -238,7 +233,8 @@ class InternalAPIClient(InstallationAPI):
 
     def _read(self, endpoint: Endpoint[M], answer: httpx.Response) -> tuple[int, dict[str, str], bytes]:
         said = {name.lower(): value for name, value in answer.headers.raw}
-        if said.get(b"content-encoding", b"identity") != b"identity":
+        encodings = {value for name, value in answer.headers.raw if name.lower() == b"content-encoding"}
+        if encodings - {b"identity"}:
             raise BackendFailedError(f"{endpoint} was answered in an encoding that was not asked for")
         largest = self._settings.backend_largest
         size, body = int(said.get(b"content-length", 0)), bytearray()
@@ -299,8 +295,8 @@ def _outcome_of(error: WorkerError) -> Outcome:
 class Transport(httpx.HTTPTransport):
     """httpx's own, over a pool whose network is ours: httpx has no argument for it."""
 
-    def __init__(self, pool: httpcore.ConnectionPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool  # type: ignore[assignment] # of a pool it asks what ours has
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:

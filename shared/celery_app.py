@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker
 from celery.exceptions import DuplicateTaskNameWarning
 
 from config.workers import Profile, UnknownProfileError, profile_named
@@ -88,18 +90,21 @@ def run(app: WorkerApp, arguments: Sequence[str]) -> None:
     app.profile, scale = profile, profile.pool.autoscale
     # Celery's command line takes `prefork` for unsaid where a pool is configured, and ours is.
     app.conf.update(pool_settings(profile.pool))
+    # The command itself, not `app.worker_main`: that imports all other commands, with a shell of 115 modules and 5 MB.
     # Gossip and mingle talk to every other worker at start and for ever after, and nothing here listens.
     # https://docs.celeryq.dev/en/stable/userguide/workers.html
-    app.worker_main(
+    worker.main(
         [
-            "worker",
             "--without-gossip",
             "--without-mingle",
             f"--hostname={profile.name}@%h",
             f"--queues={','.join(profile.queues)}",
             *([f"--autoscale={scale[0]},{scale[1]}"] if scale else []),
             *arguments,
-        ]
+        ],
+        prog_name="celery worker",
+        obj=CLIContext(app, no_color=None, workdir=None),
+        standalone_mode=False,
     )
 
 

@@ -238,7 +238,7 @@ class Settings(BaseSettings, WorkflowSettings):
     backend_slow_requests: int = var(
         "INTERNAL_API_SLOW_REQUESTS",
         integer(0, 1_000),
-        "requests in flight at once that make the backend work long; 0: three quarters of the process's slots",
+        "requests in flight at once that make the backend work long; 0: as many as the process has slots",
         "0",
     )
     backend_ca: str | None = var(

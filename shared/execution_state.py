@@ -8,14 +8,14 @@ backend's list of results (contract section 2) outlives it.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from shared.claims import TOMBSTONE_SECONDS, Claim
-from shared.file_state import FileState
-from shared.models import BatchResult, Context
+from shared.file_state import LOOK_SECONDS, FileState
+from shared.models import BatchResult, Context, FileResult
 from shared.passage import REQUEST_ID, current
 from shared.recent_errors import RecentErrors
 from shared.reservations import Reservations
@@ -23,8 +23,6 @@ from shared.state_errors import translated
 from shared.state_store import REGISTER_KEY, flat, key_of
 
 _CONTEXT_SECONDS = 1_200
-_LOOK_SECONDS = 5
-_ASKED = "1"  # lately, and it was not stopped
 _KEYS = (
     "run",
     "batches",
@@ -72,6 +70,23 @@ class Run:
     request_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """How an execution goes, at one moment.
+
+    Attributes:
+        run: what is known of it, while it runs.
+        failure: why it cannot go on, and how many files it has, if there is such a reason.
+        results: of its batches that have one, by their numbers, in order.
+        skipped: why files were left out, by their paths.
+    """
+
+    run: Run | None
+    failure: tuple[str, int] | None
+    results: Mapping[int, dict[str, Any]]
+    skipped: Mapping[str, str]
+
+
 class ExecutionState(FileState):
     """The state of executions and of their files, which files they hold, and the barrier that their batches meet at."""
 
@@ -100,14 +115,32 @@ class ExecutionState(FileState):
         if passage := current():
             known[REQUEST_ID] = passage.request_id
         known["deadline"] = str(run.deadline or time.time() + self._deadline)
-        self._run_script("register", run.execution_id, ["run"], *flat(known))
-        return self.run(run.execution_id) or run
+        found: list[str] = self._run_script("register", run.execution_id, ["run"], *flat(known))
+        return _run(dict(zip(found[::2], found[1::2], strict=True))) or run
 
     def run(self, execution_id: str) -> Run | None:
         """What is known of an execution, while it runs."""
         with translated():
             stored: dict[str, str] = self._redis.hgetall(key_of(execution_id, "run"))  # type: ignore[assignment]
-        return _run(stored) if stored.get("execution_id") else None
+        return _run(stored)
+
+    def known(self, execution_id: str) -> Known:
+        """How an execution goes."""
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
+            for what in ("run", "failure", "batches", "skipped"):
+                pipe.hgetall(key_of(execution_id, what))
+            run, failure, batches, skipped = pipe.execute()
+        reason = (failure["reason"], int(failure["files"])) if failure else None
+        results = {int(number): json.loads(batches[number]) for number in sorted(batches, key=int)}
+        return Known(_run(run), reason, results, skipped)
+
+    def progress(self, execution_id: str) -> tuple[str | None, int]:
+        """Why an execution cannot go on, if so, and how many of its batches have a result."""
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hget(key_of(execution_id, "failure"), "reason")
+            pipe.hlen(key_of(execution_id, "batches"))
+            reason, recorded = pipe.execute()
+        return reason, recorded
 
     def open_fan_in(self, execution_id: str, batches: int, files: int, plan: Mapping[int, str]) -> None:
         """Say how many results an execution waits for. Doing it again changes nothing.
@@ -119,7 +152,7 @@ class ExecutionState(FileState):
             plan: the message of each batch by its number, kept until its result is there.
         """
         messages = flat({str(number): message for number, message in plan.items()})
-        self._run_script("open", execution_id, ["run", "plan", "look"], batches, files, _LOOK_SECONDS, *messages)
+        self._run_script("open", execution_id, ["run", "plan", "look"], batches, files, LOOK_SECONDS, *messages)
 
     def plan(self, execution_id: str) -> dict[int, dict[str, Any]]:
         """The batches without a result, as they went out, by their numbers."""
@@ -132,17 +165,6 @@ class ExecutionState(FileState):
         names = ["run", "batches", "plan"]
         return bool(self._run_script("record", execution_id, names, batch, result.model_dump_json()))
 
-    def batch_results(self, execution_id: str) -> dict[int, dict[str, Any]]:
-        """The recorded results of an execution's batches, by their numbers, in order."""
-        with translated():
-            stored: dict[str, str] = self._redis.hgetall(key_of(execution_id, "batches"))  # type: ignore[assignment]
-        return {int(batch): json.loads(stored[batch]) for batch in sorted(stored, key=int)}
-
-    def recorded(self, execution_id: str) -> int:
-        """How many batches of an execution have a result."""
-        with translated():
-            return int(self._redis.hlen(key_of(execution_id, "batches")))
-
     def callback_sent(self, execution_id: str) -> None:
         """Remember that the callback was sent, unless the execution has ended already."""
         self._put(execution_id, "run", {"sent": "1"})
@@ -150,12 +172,6 @@ class ExecutionState(FileState):
     def fail(self, execution_id: str, reason: str, files: int = 0) -> None:
         """Keep the first reason why an execution cannot go on, and how many files it has; its callback writes it."""
         self._put(execution_id, "failure", {"reason": reason, "files": str(files)}, once=True)
-
-    def failure(self, execution_id: str) -> tuple[str, int] | None:
-        """That reason and that number, if there is one."""
-        with translated():
-            stored: dict[str, str] = self._redis.hgetall(key_of(execution_id, "failure"))  # type: ignore[assignment]
-        return (stored["reason"], int(stored["files"])) if stored else None
 
     def ended(self, execution_id: str) -> bool:
         """Whether the execution has ended, a while ago at most."""
@@ -195,38 +211,27 @@ class ExecutionState(FileState):
         with translated():
             self._redis.set(_context_key(context.execution_id), context.model_dump_json(), ex=_CONTEXT_SECONDS)
 
-    def context(self, execution_id: str, organization_id: str) -> Context | None:
-        """The shared context; None if there is none, or one that cannot be read, or somebody else's."""
-        with translated():
-            stored: str | None = self._redis.get(_context_key(execution_id))  # type: ignore[assignment]
-        return Context.read(stored, execution_id, organization_id)
+    def at_hand(
+        self, execution_id: str, organization_id: str, places: Sequence[str]
+    ) -> tuple[Run | None, Context | None, dict[str, FileResult]]:
+        """What a delivery of a batch begins with.
 
-    def may_look(self, execution_id: str) -> bool:
-        """Whether it is time to ask the backend again if the execution was stopped: once in five seconds."""
-        with translated():
-            return bool(self._redis.set(key_of(execution_id, "look"), _ASKED, nx=True, ex=_LOOK_SECONDS))
-
-    def stop(self, execution_id: str, status: str) -> None:
-        """Remember, until the backend is asked again, that it calls the execution terminal: no file of it starts."""
-        with translated():
-            self._redis.set(key_of(execution_id, "look"), status, ex=_LOOK_SECONDS)
-
-    def stopped(self, execution_id: str) -> str | None:
-        """That status, if so."""
-        with translated():
-            found: str | None = self._redis.get(key_of(execution_id, "look"))  # type: ignore[assignment]
-        return None if found == _ASKED else found
+        Returns: what is known of the execution; the shared context, None if there is none, or one that cannot be read,
+        or somebody else's; and those of these files that have ended, by their places: where it goes on.
+        """
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(key_of(execution_id, "run"))
+            pipe.get(_context_key(execution_id))
+            pipe.hmget(key_of(execution_id, "files"), places or [""])
+            run, context, files = pipe.execute()
+        ended = {place: text for place, text in zip(places, files, strict=False) if text is not None}
+        results = {place: FileResult.model_validate_json(text) for place, text in ended.items()}
+        return _run(run), Context.read(context, execution_id, organization_id), results
 
     def skip(self, execution_id: str, reasons: Mapping[str, str]) -> None:
         """Keep which files were left out, by their paths, and why; the execution's end says it."""
         if reasons:
             self._put(execution_id, "skipped", reasons)
-
-    def skipped(self, execution_id: str) -> dict[str, str]:
-        """Those files and reasons."""
-        with translated():
-            found: dict[str, str] = self._redis.hgetall(key_of(execution_id, "skipped"))  # type: ignore[assignment]
-        return found
 
     def begin_creation(self, task_id: str) -> str | None:
         """Say that a message is about to create an execution. None if it was not before; then "", or the execution."""
@@ -237,10 +242,16 @@ class ExecutionState(FileState):
             before: str | None = pipe.execute()[0]
         return before
 
-    def created(self, task_id: str, execution_id: str) -> None:
-        """Remember which execution a message has created."""
-        with translated():
+    def created(self, task_id: str, execution_id: str) -> bool:
+        """Remember which execution a message has created. False if it is another message's already."""
+        owner = f"workers:message:of:{execution_id}"
+        with translated(), self._redis.pipeline() as pipe:
+            pipe.set(owner, task_id, nx=True, ex=TOMBSTONE_SECONDS)
+            pipe.get(owner)
+            if pipe.execute()[1] != task_id:
+                return False
             self._redis.set(f"workers:message:{task_id}:created", execution_id, ex=TOMBSTONE_SECONDS)
+        return True
 
     def begin_notification(self, execution_id: str, notification_id: str) -> int:
         """Count a try to tell a webhook of the execution's end. Which try it is; 0 if it was told."""
@@ -256,7 +267,9 @@ class ExecutionState(FileState):
         self._put(execution_id, "notified", {notification_id: "told"})
 
 
-def _run(stored: Mapping[str, str]) -> Run:
+def _run(stored: Mapping[str, str]) -> Run | None:
+    if "execution_id" not in stored:
+        return None
     return Run(
         execution_id=stored["execution_id"],
         organization_id=stored["organization_id"],

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shared.models import FileResult, Stage
@@ -9,30 +10,43 @@ from shared.state_errors import translated
 from shared.state_store import StateStore, key_of
 
 _RESULTS_SECONDS = 86_400  # contract section 2
+LOOK_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A file that may begin.
+
+    Attributes:
+        stopped: the terminal status of its execution, if that is known: then it has not begun.
+        ask: whether the backend is to be asked first if the execution was stopped, once in five seconds: nor then.
+        started: when the file was first started, by the clock of the first who said so.
+    """
+
+    stopped: str | None
+    ask: bool
+    started: float
 
 
 class FileState(StateStore):
     """The files of executions, each by its place: whatever names it within its execution for ever."""
 
-    def file_results(self, execution_id: str, places: Sequence[str]) -> dict[str, FileResult]:
-        """The files that have ended, by their places: where a later delivery of a batch goes on."""
-        if not places:
-            return {}
-        with translated():
-            stored: list[str | None] = self._redis.hmget(key_of(execution_id, "files"), places)  # type: ignore[assignment]
-        found = zip(places, stored, strict=True)
-        return {place: FileResult.model_validate_json(text) for place, text in found if text is not None}
+    def begin_file(self, execution_id: str, place: str, now: float) -> Begun:
+        """Say that a file begins, at `now`, unless its execution is stopped."""
+        about = [place, str(now), Stage.STARTED, LOOK_SECONDS]
+        keys = ["run", "look", "started", "stages"]
+        status, ask, started = self._run_script("begin_file", execution_id, keys, *about)
+        return Begun(status or None, bool(ask), float(started))
 
-    def file_started(self, execution_id: str, place: str, now: float) -> float:
-        """When a file was first started, by the clock of `now`; the first caller's `now` is kept."""
-        self._put(execution_id, "started", {place: str(now)}, once=True)
+    def stop(self, execution_id: str, status: str) -> None:
+        """Remember, until the backend is asked again, that it calls the execution terminal: no file of it begins."""
         with translated():
-            found: str | None = self._redis.hget(key_of(execution_id, "started"), place)  # type: ignore[assignment]
-        return float(found) if found else now
+            self._redis.set(key_of(execution_id, "look"), status, ex=LOOK_SECONDS)
 
     def record_file(self, execution_id: str, place: str, result: FileResult) -> None:
         """Remember how a file ended; the first end is kept."""
-        self._put(execution_id, "files", {place: result.model_dump_json()}, once=True)
+        about = [place, result.model_dump_json(), Stage.DONE]
+        self._run_script("end_file", execution_id, ["run", "files", "stages"], *about)
 
     def forget_files(self, execution_id: str, places: Sequence[str]) -> None:
         """Delete what is remembered of these files."""

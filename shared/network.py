@@ -1,7 +1,7 @@
 """TCP for httpcore whose every wait is cut to a deadline: of connecting, of TLS, of each read and each write.
 
 A time-out of httpx bounds one read, not the sum of them: headers that drip, one byte at a time, would never end.
-And a pool that reuses no connection on which more came than was asked for.
+And a pool of connections, which reuses none on which more came than was asked for.
 """
 
 import socket
@@ -112,48 +112,82 @@ class _Stream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class Pool(httpcore.ConnectionPool):
-    """The connections to one backend, without retries: there is one layer of them, above the breaker."""
+class Pool:
+    """The connections to one backend, without retries: there is one layer of them, above the breaker.
 
-    def __init__(self, network: BoundedNetwork, ssl_context: SSLContext, slots: int, kept_alive: float) -> None:
+    Who has one has it alone, and the one given back last is the next to be taken. httpcore's own pool looks at all of
+    them twice for each request (with 64, a quarter of a worker's processor time), gives one to several who race for it,
+    and keeps a place for whose wait in its queue is over. How many there are at once is for its users to bound.
+    """
+
+    def __init__(self, network: BoundedNetwork, ssl_context: SSLContext, kept_alive: float) -> None:
         self._of_each: dict[str, Any] = {
             "ssl_context": ssl_context,
             "keepalive_expiry": kept_alive,
             "network_backend": network,
             "retries": 0,
         }
-        super().__init__(max_connections=slots, max_keepalive_connections=slots, **self._of_each)
-
-    def create_connection(self, origin: httpcore.Origin) -> httpcore.ConnectionInterface:
-        """A connection, as httpcore asks for it."""
-        return _Connection(origin=origin, **self._of_each)
-
-
-class _Connection(httpcore.HTTPConnection):
-    """One that ends with an answer that was longer than it said: the rest would be read as the next tenant's answer."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._claim = threading.Lock()
+        self._idle: list[httpcore.HTTPConnection] = []
+        self._lock, self._closed = threading.Lock(), False
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        # The pool may give an idle connection to several, of whom one finds it so; nothing is read while it is idle.
-        if not self._claim.acquire(blocking=False):
-            raise httpcore.ConnectionNotAvailable
-        try:
-            if self._connection is not None and not self.is_available():
-                raise httpcore.ConnectionNotAvailable
-            return super().handle_request(request)
-        finally:
-            self._claim.release()
+        """Send a request, as httpx's transport asks for it. To close the answer's stream gives the connection back."""
+        connection = self._take(request.url.origin)
+        answer = connection.handle_request(request)  # where it raises, it has closed the connection
+        answer.stream = _Lent(answer.stream, connection, self._give_back)
+        return answer
 
-    def is_available(self) -> bool:
-        return super().is_available() and not self._has_surplus()
+    def close(self) -> None:
+        """Close every connection: those that are lent, when they are given back."""
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
 
-    def has_expired(self) -> bool:
-        return super().has_expired() or (self.is_idle() and self._has_surplus())
+    def _take(self, origin: httpcore.Origin) -> httpcore.HTTPConnection:
+        with self._lock:
+            while len(self._idle) > 1 and self._idle[0].has_expired():
+                self._idle.pop(0).close()
+            while self._idle:
+                connection = self._idle.pop()
+                fits = connection.can_handle_request(origin)
+                if fits and not connection.has_expired() and not _has_surplus(connection):
+                    return connection
+                connection.close()
+        return httpcore.HTTPConnection(origin=origin, **self._of_each)
 
-    def _has_surplus(self) -> bool:
-        # httpcore does not look there, nor let us look: what h11 has read and nobody asked for.
-        state = getattr(self._connection, "_h11_state", None)
-        return state is not None and bool(state.trailing_data[0])
+    def _give_back(self, connection: httpcore.HTTPConnection) -> None:
+        with self._lock:
+            if connection.is_idle() and not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+class _Lent:
+    """What is read of an answer, and its connection until then."""
+
+    def __init__(
+        self,
+        stream: Any,
+        connection: httpcore.HTTPConnection,
+        give_back: Callable[[httpcore.HTTPConnection], None],
+    ) -> None:
+        self._stream, self._connection, self._give_back = stream, connection, give_back
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stream)
+
+    def close(self) -> None:
+        if not self._closed:  # given back twice, it would be lent to two
+            self._closed = True
+            self._stream.close()
+            self._give_back(self._connection)
+
+
+def _has_surplus(connection: httpcore.HTTPConnection) -> bool:
+    """Whether an answer was longer than it said: the rest would be read as the next tenant's answer."""
+    # httpcore does not look there, nor let us look: what h11 has read and nobody asked for.
+    state = getattr(connection._connection, "_h11_state", None)  # noqa: SLF001
+    return state is not None and bool(state.trailing_data[0])

@@ -137,9 +137,9 @@ def fan_in(call: Call, result: BatchResult) -> None:
     """Record the batch that this call is, and send the callback if it was the last."""
     execution_id = str(call.headers[FAN_IN]["execution_id"])
     if call.state.record_batch(execution_id, call.headers[FAN_IN]["batch"], result):
-        run = call.state.run(execution_id)
-        if run is not None:
-            finish(call, run)
+        known = call.state.known(execution_id)
+        if known.run is not None:
+            _send_callback(call, known.run, known.results)
 
 
 def finish(call: Call, run: Run, reaped: str | None = None) -> None:
@@ -150,7 +150,11 @@ def finish(call: Call, run: Run, reaped: str | None = None) -> None:
         run: what is known of the execution.
         reaped: why the reaper does it, if so: the backend's rows decide then.
     """
-    results = list(call.state.batch_results(run.execution_id).values())
+    _send_callback(call, run, call.state.known(run.execution_id).results, reaped)
+
+
+def _send_callback(call: Call, run: Run, recorded: Mapping[int, dict[str, Any]], reaped: str | None = None) -> None:
+    results = list(recorded.values())
     headers = {REAPED: reaped} if reaped else {}
     kind = orchestration_of(is_api=run.is_api)
     kwargs = _callback_kwargs(run.execution_id, run.organization_id, run.pipeline_id)

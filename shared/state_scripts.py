@@ -25,14 +25,14 @@ local function arrives(gate, arrived, expected, who, result)
 end
 """
 
-# ARGV[4…]: fields and values of the run, of which the first are kept.
+# ARGV[4…]: fields and values of the run, of which the first are kept. Gives those that are.
 REGISTER = f"""
-{_UNLESS_ENDED}
+if redis.call('EXISTS', KEYS[1]) == 1 then return {{}} end
 for at = 4, #ARGV, 2 do redis.call('HSETNX', KEYS[3], ARGV[at], ARGV[at + 1]) end
 redis.call('EXPIRE', KEYS[3], ARGV[3])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[2], ARGV[1])
 {TOUCH}
-return 1
+return redis.call('HGETALL', KEYS[3])
 """
 
 # KEYS[4]: the plan; KEYS[5]: asked lately whether it was stopped. ARGV[4]: batches; ARGV[5]: files; ARGV[6]: seconds
@@ -66,6 +66,36 @@ PUT = f"""
 {_UNLESS_ENDED}
 for at = 5, #ARGV, 2 do redis.call(ARGV[4], KEYS[4], ARGV[at], ARGV[at + 1]) end
 redis.call('EXPIRE', KEYS[4], ARGV[3])
+{TOUCH}
+return 1
+"""
+
+# A file begins, unless its execution is known to be stopped, or it is time to ask: who comes first is to ask before.
+# KEYS[4]: 1 if that was asked lately, or as what it was stopped; KEYS[5]: when files were first started; KEYS[6]: where
+# they are. ARGV[4]: the file; ARGV[5]: now; ARGV[6]: where it is then; ARGV[7]: seconds until it is asked again. Gives
+# as what it was stopped, whether to ask, and when the file was first started.
+BEGIN_FILE = f"""
+local look = redis.call('GET', KEYS[4])
+if look and look ~= '1' then return {{look, 0, ARGV[5]}} end
+if not look then
+  redis.call('SET', KEYS[4], '1', 'EX', ARGV[7])
+  return {{'', 1, ARGV[5]}}
+end
+if redis.call('EXISTS', KEYS[1]) == 1 then return {{'', 0, ARGV[5]}} end
+redis.call('HSETNX', KEYS[5], ARGV[4], ARGV[5])
+redis.call('HSET', KEYS[6], ARGV[4], ARGV[6])
+for at = 5, 6 do redis.call('EXPIRE', KEYS[at], ARGV[3]) end
+{TOUCH}
+return {{'', 0, redis.call('HGET', KEYS[5], ARGV[4])}}
+"""
+
+# KEYS[4]: how files ended; KEYS[5]: where they are. ARGV[4]: the file; ARGV[5]: how it ended, of which the first is
+# kept; ARGV[6]: where it is then.
+END_FILE = f"""
+{_UNLESS_ENDED}
+redis.call('HSETNX', KEYS[4], ARGV[4], ARGV[5])
+redis.call('HSET', KEYS[5], ARGV[4], ARGV[6])
+for at = 4, 5 do redis.call('EXPIRE', KEYS[at], ARGV[3]) end
 {TOUCH}
 return 1
 """
@@ -105,6 +135,8 @@ SCRIPTS = {
     "open": OPEN,
     "record": RECORD,
     "put": PUT,
+    "begin_file": BEGIN_FILE,
+    "end_file": END_FILE,
     "push": PUSH,
     "notify": NOTIFY,
     "look": LOOK,

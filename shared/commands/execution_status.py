@@ -147,7 +147,6 @@ def look(settings: Settings, execution_id: str, organization_id: str | None) -> 
         def at(what: str) -> bool:
             return claims.alive(state.claim(execution_id, what))
 
-        failure = state.failure(execution_id)
         return Seen(
             row=found.execution,
             files=backend.file_executions(execution_id),
@@ -156,7 +155,7 @@ def look(settings: Settings, execution_id: str, organization_id: str | None) -> 
             missing={number: at(batch_work_name(number)) for number in sorted(state.plan(execution_id))},
             starting=at("orchestration"),
             ending=at("callback"),
-            failure=failure[0] if failure else None,
+            failure=state.progress(execution_id)[0],
             stages=state.stages(execution_id),
         )
 

@@ -11,6 +11,7 @@ import redis
 from shared.claims import Claims, Lease
 from shared.errors import StateStoreError
 from shared.execution_state import ExecutionState, Run
+from shared.file_state import Begun
 from shared.models import BatchResult, Context, FileResult, Stage, Status
 from shared.orchestration import fold
 from shared.redis_connection import redis_client
@@ -45,7 +46,7 @@ def test_the_last_batch_is_the_one_to_send_the_callback(state: ExecutionState) -
         state.record_batch("ex", batch, result(name)) for batch, name in ((2, "c"), (0, "a"), (2, "x"), (1, "b"))
     ]
     assert recorded == [False, False, False, True]
-    names = {number: found["file_results"][0]["file"] for number, found in state.batch_results("ex").items()}
+    names = {number: found["file_results"][0]["file"] for number, found in state.known("ex").results.items()}
     assert names == {0: "a", 1: "b", 2: "c"}
     assert list(names) == [0, 1, 2]
 
@@ -74,69 +75,87 @@ def test_registering_and_opening_it_again_changes_nothing(state: ExecutionState)
 def test_of_what_is_not_known_nothing_is_recorded(state: ExecutionState) -> None:
     assert state.run("unknown") is None
     assert not state.record_batch("unknown", 0, result("a"))
-    assert state.batch_results("unknown") == {}
+    assert state.known("unknown").results == {}
 
 
 def test_files_are_remembered_by_their_places_and_the_first_end_counts(state: ExecutionState) -> None:
     kept = FileResult(file="a", status=Status.ERROR, error="broken", execution_time=1.5)
     state.record_file("ex", "0/4", kept)
     state.record_file("ex", "0/4", FileResult(file="a", status=Status.COMPLETED))
-    assert state.file_results("ex", ["0/3", "0/4", "1/4"]) == {"0/4": kept}
-    assert state.file_results("ex", []) == {}
-    assert state.file_results("other", ["0/4"]) == {}
+    assert state.at_hand("ex", "org", ["0/3", "0/4", "1/4"])[2] == {"0/4": kept}
+    assert state.at_hand("ex", "org", [])[2] == {}
+    assert state.at_hand("other", "org", ["0/4"])[2] == {}
 
 
 def test_files_can_be_forgotten_alone(state: ExecutionState) -> None:
+    opened(state, 1)
     for place in ("0/0", "0/1"):
-        state.file_started("ex", place, 1.0)
+        state.begin_file("ex", place, 1.0)
         state.record_file("ex", place, FileResult(file="a", status=Status.COMPLETED))
     state.forget_files("ex", ["0/0"])
-    assert list(state.file_results("ex", ["0/0", "0/1"])) == ["0/1"]
-    assert state.file_started("ex", "0/0", 2.0) == 2.0
+    assert list(state.at_hand("ex", "org", ["0/0", "0/1"])[2]) == ["0/1"]
+    assert state.begin_file("ex", "0/0", 2.0).started == 2.0
 
 
 def test_the_first_start_of_a_file_counts(state: ExecutionState) -> None:
-    assert [state.file_started("ex", *started) for started in (("0/0", 5.5), ("0/0", 9.0), ("0/1", 9.0))] == [
-        5.5,
-        5.5,
-        9,
-    ]
+    opened(state, 1)
+    begun = [state.begin_file("ex", *started) for started in (("0/0", 5.5), ("0/0", 9.0), ("0/1", 9.0))]
+    assert [one.started for one in begun] == [5.5, 5.5, 9]
 
 
 def test_the_first_reason_is_kept(state: ExecutionState) -> None:
-    assert state.failure("ex") is None
+    assert state.known("ex").failure is None
     state.fail("ex", "first", 3)
     state.fail("ex", "second", 4)
-    assert state.failure("ex") == ("first", 3)
+    assert state.known("ex").failure == ("first", 3)
 
 
 def test_the_stages_of_files_are_told(state: ExecutionState) -> None:
+    opened(state, 1)
     state.stage("ex", {f"0/{number}": Stage.QUEUED for number in range(5_000)})
     state.stage("ex", {"0/7": Stage.STORING})
+    state.begin_file("ex", "0/8", 1.0)
+    state.record_file("ex", "0/9", FileResult(file="a", status=Status.COMPLETED))
     stages = state.stages("ex")
-    assert (len(stages), stages["0/7"], stages["0/8"]) == (5_000, Stage.STORING, Stage.QUEUED)
+    assert len(stages) == 5_000
+    assert [stages[f"0/{number}"] for number in (6, 7, 8, 9)] == [
+        Stage.QUEUED,
+        Stage.STORING,
+        Stage.STARTED,
+        Stage.DONE,
+    ]
 
 
 def test_a_context_of_another_or_one_that_cannot_be_read_is_none(state: ExecutionState, client: Any) -> None:
     context = Context(execution_id="ex", workflow_id="wf", organization_id="org", is_api=True)
     state.keep_context(context)
-    assert state.context("ex", "org") == context
+    assert state.at_hand("ex", "org", [])[1] == context
     assert 1_100 < client.ttl("context:ex") <= 1_200
-    assert state.context("ex", "another") is None
+    assert state.at_hand("ex", "another", [])[1] is None
     client.set("context:other", context.model_dump_json())
-    assert state.context("other", "org") is None
+    assert state.at_hand("other", "org", [])[1] is None
     for nonsense in ("", "{", "[]", '{"execution_id": "ex"}', '{"is_api": "maybe"}'):
         client.set("context:ex", nonsense)
-        assert state.context("ex", "org") is None
+        assert state.at_hand("ex", "org", [])[1] is None
 
 
 def test_a_stop_is_looked_for_once_in_a_while(state: ExecutionState) -> None:
-    assert [state.may_look("ex"), state.may_look("ex"), state.may_look("another")] == [True, False, True]
+    assert state.begin_file("ex", "0/0", 1.0).ask
+    assert state.stages("ex") == {}
+    assert not state.begin_file("ex", "0/0", 1.0).ask
+    assert state.begin_file("another", "0/0", 1.0).ask
     opened(state, 1)
-    assert not state.may_look("ex")
-    assert state.stopped("ex") is None
+    assert state.begin_file("ex", "0/0", 1.0) == Begun(stopped=None, ask=False, started=1.0)
     state.stop("ex", "STOPPED")
-    assert state.stopped("ex") == "STOPPED"
+    assert state.begin_file("ex", "0/1", 1.0).stopped == "STOPPED"
+    assert state.stages("ex") == {"0/0": Stage.STARTED}
+
+
+def test_of_an_execution_that_has_ended_no_file_begins_unasked(state: ExecutionState, client: Any) -> None:
+    opened(state, 1)
+    state.forget("ex")
+    assert state.begin_file("ex", "0/0", 1.0) == Begun(stopped=None, ask=True, started=1.0)
+    assert not client.exists("workers:execution:ex:started", "workers:execution:ex:stages")
 
 
 def test_a_notification_is_told_once_and_its_tries_are_counted(state: ExecutionState) -> None:
@@ -168,7 +187,7 @@ def test_progress_moves_the_reapers_look_but_never_beyond_the_deadline(state: Ex
 def everything(state: ExecutionState) -> None:
     opened(state, 2)
     state.record_batch("ex", 0, result("a"))
-    state.file_started("ex", "0/0", 1.0)
+    state.begin_file("ex", "0/0", 1.0)
     state.record_file("ex", "0/0", FileResult(file="a", status=Status.COMPLETED))
     state.stage("ex", {"0/0": Stage.DONE})
     state.push_api_result("wf", "ex", "fe", {"file": "a", "status": "Success"})
@@ -216,13 +235,13 @@ def test_of_many_threads_one_batch_is_to_send_the_callback(redis_connection: "re
     with ThreadPoolExecutor(16) as pool:
         given = list(pool.map(lambda number: state.record_batch("ex", number, result(str(number))), numbers))
     assert len({number for number, fires in zip(numbers, given, strict=True) if fires}) == 1
-    assert len(state.batch_results("ex")) == 64
+    assert len(state.known("ex").results) == 64
 
 
 def test_an_absent_store_is_a_typed_error() -> None:
     client = redis_client(settings(CACHE_REDIS_HOST="127.0.0.1", CACHE_REDIS_PORT="1"))
     with pytest.raises(StateStoreError, match="CACHE_REDIS"):
-        ExecutionState(client, DEADLINE, STALL).failure("ex")
+        ExecutionState(client, DEADLINE, STALL).known("ex")
     client.close()
 
 

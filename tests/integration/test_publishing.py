@@ -168,6 +168,6 @@ def test_an_idle_connection_to_the_state_store_that_was_cut_costs_nothing(redis_
         for _ in range(3):
             state.fail("ex", "why")
             between.cut()
-        assert state.failure("ex") == ("why", 0)
+        assert state.known("ex").failure == ("why", 0)
         state.forget("ex")
         client.close()

@@ -133,7 +133,7 @@ def test_a_crash_between_status_and_memory_runs_nothing_twice() -> None:
 
 def test_what_cannot_be_reached_in_its_time_ends_and_the_rest_goes_on() -> None:
     app, batch, headers = app_with("a.txt", "b.txt", FILE_DEADLINE_SECONDS="60")
-    app.state.file_started("ex", "0/0/a.txt", time.time() - 61)
+    app.state.begin_file("ex", "0/0/a.txt", time.time() - 61)
     app.backend.unreachable = {"fe-a.txt"}
     result = process(app.call(**headers), batch)
     assert (result["successful_files"], result["errors"]) == (1, {"a.txt": "away"})
@@ -159,7 +159,7 @@ def test_a_batch_hands_itself_back_when_its_process_is_to_stop() -> None:
 
 def test_a_file_that_takes_longer_than_a_file_may_ends_in_error() -> None:
     app, batch, headers = app_with("a.txt", "b.txt", FILE_DEADLINE_SECONDS="60")
-    app.state.file_started("ex", "0/0/a.txt", time.time() - 61)
+    app.state.begin_file("ex", "0/0/a.txt", time.time() - 61)
     app.backend.plans = {"a.txt": [running()]}
     result = process(app.call(**headers), batch)
     assert result["errors"] == {"a.txt": "the file ran out of time"}
@@ -168,7 +168,7 @@ def test_a_file_that_takes_longer_than_a_file_may_ends_in_error() -> None:
 
 def test_a_file_whose_time_ends_while_the_tools_run_says_where_it_went() -> None:
     app, batch, headers = app_with("a.txt", FILE_DEADLINE_SECONDS="60")
-    app.state.file_started("ex", "0/0/a.txt", time.time() - 59.7)
+    app.state.begin_file("ex", "0/0/a.txt", time.time() - 59.7)
     app.backend.plans = {"a.txt": [running(poll_after=9)] * 2}
     result = process(app.call(**headers), batch)
     assert result["errors"] == {"a.txt": "the file ran out of time: waiting for the tools took 0.3 s"}
@@ -289,7 +289,7 @@ def test_no_file_of_a_stopped_execution_starts() -> None:
     result = process(app.call(**headers), batch)
     assert app.backend.calls == ["execution"]
     assert set(result["errors"].values()) == {"the execution is STOPPED"}
-    assert app.state.stopped("ex") == "STOPPED"
+    assert app.state.begin_file("ex", "0/0/a.txt", 1.0).stopped == "STOPPED"
     assert len(app.sent) == 1
 
 

@@ -196,7 +196,7 @@ def test_the_kept_reason_is_written_and_nothing_is_left() -> None:
     app.state.fail("ex", "a later reason")
     end(app, None)
     assert app.backend.ended == (Status.ERROR, Counts(2, 0, 2), "no tools")
-    assert app.state.failure("ex") is None
+    assert app.state.known("ex").failure is None
 
 
 def test_a_callback_without_an_execution_is_refused() -> None:

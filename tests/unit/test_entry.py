@@ -158,7 +158,7 @@ def test_files_that_cannot_be_read_are_refused(files: Any) -> None:
 def test_a_failed_start_keeps_its_reason_and_sends_the_callback(queue: str, task: str) -> None:
     app = FakeApp()
     finalizer(app.call(queue=queue), OrchestrationError("no tools"), "org", "wf", "ex", None, pipeline_id="p")
-    assert app.state.failure("ex") == ("no tools", 0)
+    assert app.state.known("ex").failure == ("no tools", 0)
     (sent,) = app.sent
     assert (sent.task, sent.args) == (task, [[]])
     assert sent.kwargs == {"execution_id": "ex", "organization_id": "org", "pipeline_id": "p"}
@@ -167,7 +167,7 @@ def test_a_failed_start_keeps_its_reason_and_sends_the_callback(queue: str, task
 def test_a_failed_start_counts_the_files_it_was_sent() -> None:
     app = FakeApp()
     finalizer(app.call(queue=API_QUEUE), OrchestrationError("no tools"), "org", "wf", "ex", FILES)
-    assert app.state.failure("ex") == ("no tools", 3)
+    assert app.state.known("ex").failure == ("no tools", 3)
 
 
 def test_the_work_of_a_kick_off_is_its_executions_whatever_message_it_is() -> None:
@@ -238,7 +238,7 @@ def test_files_of_other_executions_are_left_out_and_it_is_said_who_has_them() ->
     assert start(app, files={})["files_processed"] == 2
     names = [item[0] for sent in app.sent for item in sent.args[0]["files"]]
     assert names == ["free.txt", "mine.txt"]
-    assert app.state.skipped("ex") == {
+    assert app.state.known("ex").skipped == {
         "active.txt": "another execution is processing it",
         "held.txt": "execution other has it",
     }

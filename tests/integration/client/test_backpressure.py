@@ -57,7 +57,7 @@ def run_a_file(client: InternalAPIClient, number: int) -> None:
         api.validate_tools("wf", ["tool"])
 
 
-@pytest.mark.parametrize(("slots", "limit", "most"), [(8, "0", 6), (8, "2", 2), (8, "4", 4), (1, "0", 1)])
+@pytest.mark.parametrize(("slots", "limit", "most"), [(6, "0", 6), (8, "2", 2), (8, "4", 4), (1, "0", 1)])
 def test_slow_requests_share_a_part_of_the_connections(
     slots: int, limit: str, most: int, serve: MakeServer, connect: MakeClient
 ) -> None:
@@ -69,7 +69,7 @@ def test_slow_requests_share_a_part_of_the_connections(
 
 
 def test_a_status_is_written_promptly_while_tools_work(serve: MakeServer, connect: MakeClient) -> None:
-    client = connect(serve(FewThreads(8, 0.3)).url, 8, INTERNAL_API_TIMEOUT="5")
+    client = connect(serve(FewThreads(10, 0.3)).url, 8, INTERNAL_API_TIMEOUT="5")
     waits: list[float] = []
     with ThreadPoolExecutor(16) as pool:
         running = [pool.submit(run_a_file, client, number) for number in range(16)]

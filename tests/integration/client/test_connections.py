@@ -221,14 +221,15 @@ def test_who_finds_no_free_connection_has_not_found_the_backend_dead(serve: Make
             time.sleep(0.5)
         peer.send(answer({"success": True}))
 
-    client = connect(serve(slow_validation).url, 1, INTERNAL_API_TIMEOUT="2", INTERNAL_API_READ_TIMEOUT="0.2")
+    times = {"INTERNAL_API_TIMEOUT": "2", "INTERNAL_API_READ_TIMEOUT": "0.2"}
+    client = connect(serve(slow_validation).url, 1, **times, INTERNAL_API_SLOW_REQUESTS="2")
     api = client.for_organization("org")
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(api.validate_tools, "wf", ["tool"])
+    with ThreadPoolExecutor(2) as pool:
+        first = [pool.submit(api.validate_tools, "wf", ["tool"]) for _ in range(2)]
         time.sleep(0.1)
-        with pytest.raises(BackendUnavailableError, match="none of our 1 connections became free") as caught:
+        with pytest.raises(BackendUnavailableError, match="none of our 2 connections became free") as caught:
             api.execution("ex")
-        assert first.result(5)
+        assert all(one.result(5) for one in first)
     assert type(caught.value) is BackendUnavailableError
 
 

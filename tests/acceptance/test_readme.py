@@ -17,8 +17,9 @@ BLOCKS = [
 FIRST = ["uv run workers demo", "uv run pytest"]
 CHECK = "uv run workers check"
 # Run by tests/acceptance/test_life_cycle.py, test_routing.py, test_logs.py, test_beat.py, test_status.py,
-# test_top.py, test_storm.py, test_workflow_demo.py and test_workflow_command.py.
+# test_top.py, test_storm.py, test_bench.py (a part), test_workflow_demo.py and test_workflow_command.py.
 ELSEWHERE = [
+    "uv run workers bench --quick",
     "uv run workers check --orphans ORGANIZATION WORKFLOW",
     "uv run workers logs EXECUTION --follow",
     "uv run workers routing show",

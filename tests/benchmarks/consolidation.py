@@ -27,6 +27,7 @@ import psutil
 from sandbox.driver import Deployment, Driver, Run
 from sandbox.servers import rabbitmq_program
 from sandbox.stack import FOUR, Stack, StackError
+from tests.benchmarks.world import documents
 
 MEGABYTE = 1_048_576
 _LOOK_SECONDS = 0.25
@@ -91,14 +92,6 @@ class Taken:
         return self.broker + self.http + self.state
 
 
-def documents(folder: Path, count: int) -> dict[str, Path]:
-    found = {}
-    for number in range(count):
-        found[f"note-{number}.txt"] = folder / f"note-{number}.txt"
-        found[f"note-{number}.txt"].write_text(f"This is note number {number}.")
-    return found
-
-
 def watch(taken: Taken, stack: Stack, profiles: Sequence[str], over: threading.Event) -> None:
     while not over.wait(_LOOK_SECONDS):
         taken.see(stack, profiles)
@@ -126,8 +119,7 @@ def use(stack: Stack, deployment: Deployment, files: Mapping[str, Path], request
 
 def rate(stack: Stack, deployment: Deployment, asked: argparse.Namespace, requests: int) -> float:
     """Have all users at it; files per second."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(asked.users) as users:
-        files = documents(Path(folder), asked.files)
+    with documents(asked.files) as files, ThreadPoolExecutor(asked.users) as users:
         begun = time.monotonic()
         for done in [users.submit(use, stack, deployment, files, requests) for _ in range(asked.users)]:
             done.result()

@@ -29,7 +29,7 @@ from sandbox.stack import Stack, listens, unusable_broker
 REDIS = os.environ.get("TEST_REDIS_URL")  # its database is emptied
 RABBITMQ = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
-PROCESSES = 2
+PROCESSES = 3  # on two cores: half of the time of two is spent waiting
 REQUIRED = os.environ.get("REQUIRE_SERVICES") == "1"
 
 # A shell in the background starts its commands deaf to Ctrl-C, and the processes that tests start would inherit that.

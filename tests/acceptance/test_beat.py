@@ -113,7 +113,9 @@ def test_a_restart_neither_forgets_nor_repeats(broker_url: str | None) -> None:
         listed = made.say("list")
         made.stack.stop_and_wait("beat")
         said = first.said()  # both write there
-        assert len(made.take()) == len(set(sent)) == sendings(first)
+        assert len(made.take()) == len(set(sent))
+        # It says so before it sends, so each stop may have come between: what was said then is sent by the next.
+        assert 0 <= sendings(first) - len(sent) <= 2
     assert re.search(r"^tick +\S+ +every 1 s +yes +20\d\d-\S+ \S+ +20\d\d-\S+ \S+ +operator$", listed, re.M)
     assert re.search(r"^process-log-history .* every 30 s +no +- +- +config/beat_schedule.py$", listed, re.M)
     assert re.search(r"^process-notification-buffer .* 0 3 \* \* \* +yes .* operator$", listed, re.M)

@@ -6,8 +6,8 @@ from shared.api_client import OrganizationAPI
 from shared.backend_models import FileExecution
 from shared.call import Call
 from shared.execution_state import Run
-from shared.models import TERMINAL, Batch, BatchResult, FileResult, Status, parse
-from shared.orchestration import fold, place
+from shared.models import TERMINAL, BatchResult, FileResult, Status
+from shared.orchestration import fold, unrecorded
 
 
 def results_of_rows(call: Call, backend: OrganizationAPI, run: Run, reason: str) -> BatchResult:
@@ -32,11 +32,10 @@ def _result(call: Call, backend: OrganizationAPI, run: Run, row: FileExecution, 
 
 def _tell_of_the_rest(call: Call, run: Run, known: set[str], reason: str) -> None:
     """Tell the caller of files that no row was ever made for, as far as it is known which they are."""
-    for number, kept in call.state.plan(run.execution_id).items():
-        for at, file in enumerate(parse(Batch, kept).files):
-            if file.file_name not in known:
-                item = _failed(file.file_name, None, reason)
-                call.state.push_api_result(run.workflow_id, run.execution_id, place(number, at, file), item)
+    for place, file in unrecorded(call.state, run.execution_id).items():
+        if file.file_name not in known:
+            item = _failed(file.file_name, None, reason)
+            call.state.push_api_result(run.workflow_id, run.execution_id, place, item)
 
 
 def _failed(name: str, row: str | None, reason: str) -> dict[str, Any]:

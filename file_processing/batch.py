@@ -59,7 +59,8 @@ def process(call: Call, batch: Batch, condemned: str | None = None) -> BatchResu
         with inner_context(file_number=file.file_number):
             results[place] = _end_of(FileJob(call, context, data, file, place, deadline, condemned))
             state.record_file(data.execution_id, place, results[place])
-            call.progressed()
+            if len(results) < len(files):  # else its result follows at once
+                call.progressed()
     return _end(call, data, files, results)
 
 

@@ -56,7 +56,7 @@ class FileJob:
     def stage(self, stage: Stage) -> None:
         """Tell those who watch. That they cannot be told is no reason to fail."""
         try:
-            self.call.state.stage(self.data.execution_id, {self.place: stage})
+            self.call.state.stage(self.data.execution_id, self.place, stage)
         except StateStoreError as error:
             log.debug("stage_not_told", reason=str(error))
 
@@ -178,11 +178,13 @@ def _run_tools(job: FileJob, key: str) -> FileRun:
 
 
 def _store(job: FileJob, row: FileExecution, run: FileRun, result: FileResult) -> None:
-    job.stage(Stage.STORING)
     data = job.data
     if job.context.is_api:
         job.call.deadline.guard()
-        job.call.state.push_api_result(data.workflow_id, data.execution_id, row.id, api_result(result, run))
+        item = api_result(result, run)
+        job.call.state.push_api_result(data.workflow_id, data.execution_id, row.id, item, job.place)
+    else:
+        job.stage(Stage.STORING)
     if run.succeeded and data.use_file_history and not (run.metadata or {}).get("from_history"):
         _remember(job, run)
     job.backend.file_status(row.id, result.status, result.error)

@@ -230,8 +230,7 @@ class ExecutionState(FileState):
 
     def skip(self, execution_id: str, reasons: Mapping[str, str]) -> None:
         """Keep which files were left out, by their paths, and why; the execution's end says it."""
-        if reasons:
-            self._put(execution_id, "skipped", reasons)
+        self._put(execution_id, "skipped", reasons)
 
     def begin_creation(self, task_id: str) -> str | None:
         """Say that a message is about to create an execution. None if it was not before; then "", or the execution."""
@@ -248,10 +247,10 @@ class ExecutionState(FileState):
         with translated(), self._redis.pipeline() as pipe:
             pipe.set(owner, task_id, nx=True, ex=TOMBSTONE_SECONDS)
             pipe.get(owner)
-            if pipe.execute()[1] != task_id:
-                return False
-            self._redis.set(f"workers:message:{task_id}:created", execution_id, ex=TOMBSTONE_SECONDS)
-        return True
+            ours: bool = pipe.execute()[1] == task_id
+            if ours:
+                self._redis.set(f"workers:message:{task_id}:created", execution_id, ex=TOMBSTONE_SECONDS)
+        return ours
 
     def begin_notification(self, execution_id: str, notification_id: str) -> int:
         """Count a try to tell a webhook of the execution's end. Which try it is; 0 if it was told."""

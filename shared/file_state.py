@@ -56,21 +56,22 @@ class FileState(StateStore):
             pipe.execute()
 
     def push_api_result(
-        self, workflow_id: str, execution_id: str, file_execution_id: str, item: Mapping[str, Any]
+        self, workflow_id: str, execution_id: str, file_execution_id: str, item: Mapping[str, Any], place: str = ""
     ) -> bool:
-        """Hand a file's result to the backend (contract section 2). False if an earlier delivery did."""
-        keys = [key_of(execution_id, name) for name in ("ended", "pushed")] + [
-            f"api_results:{workflow_id}:{execution_id}"
-        ]
+        """Hand a file's result to the backend (contract section 2). False if an earlier delivery did.
+
+        With its place, those who watch are told that it is being stored.
+        """
+        keys = [key_of(execution_id, name) for name in ("ended", "pushed", "stages")]
+        keys.append(f"api_results:{workflow_id}:{execution_id}")
         arguments: list[Any] = [file_execution_id, json.dumps(dict(item)), self._expiry, _RESULTS_SECONDS]
+        arguments += [place, Stage.STORING] if place else []
         with translated():
             return bool(self._scripts["push"](keys=keys, args=arguments))
 
     def keep_cached(self, execution_id: str, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep what the history has of files, by their hash, for the batches that they are in."""
-        if found:
-            texts = {key: json.dumps(dict(history)) for key, history in found.items()}
-            self._put(execution_id, "cached", texts)
+        self._put(execution_id, "cached", {key: json.dumps(dict(history)) for key, history in found.items()})
 
     def cached(self, execution_id: str, file_hash: str) -> dict[str, Any] | None:
         """What the history has of a file."""
@@ -80,13 +81,12 @@ class FileState(StateStore):
 
     # Progress, for those who watch: never a reason to fail.
 
-    def stage(self, execution_id: str, stages: Mapping[str, Stage]) -> None:
-        """Say where files are, by their places. Of an execution that has ended nothing is kept."""
-        if stages:
-            self._put(execution_id, "stages", dict(stages))
+    def stage(self, execution_id: str, place: str, stage: Stage) -> None:
+        """Say where a file is, by its place. Of an execution that has ended nothing is kept."""
+        self._put(execution_id, "stages", {place: stage})
 
     def stages(self, execution_id: str) -> dict[str, Stage]:
-        """Where the files of an execution are, by their places."""
+        """Where the files of an execution are that have begun, by their places."""
         with translated():
             found: dict[str, str] = self._redis.hgetall(key_of(execution_id, "stages"))  # type: ignore[assignment]
         return {place: Stage(stage) for place, stage in found.items()}

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from config.workers import Orchestration, orchestration_of
 from shared.call import Call
 from shared.claims import Claim, message_claim
-from shared.execution_state import Run
+from shared.execution_state import ExecutionState, Run
 from shared.logging_utils import get_logger
-from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash, FileResult, Stage, Status
+from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash, FileResult, Status, parse
 
 T = TypeVar("T")
 
@@ -43,8 +43,6 @@ def fan_out(call: Call, request: ExecuteRequest, kind: Orchestration, files: Seq
     call.state.open_fan_in(request.execution_id, len(batches), len(files), kept)
     if not batches:
         finish(call, run_of(request, kind))
-    queued = [place(number, at, file) for number, batch in enumerate(batches) for at, file in enumerate(batch.files)]
-    call.state.stage(request.execution_id, dict.fromkeys(queued, Stage.QUEUED))
     for number, batch in enumerate(batches):
         _send_batch(call, kind, number, batch.message(), (len(batches), len(files)))
     return len(batches)
@@ -98,6 +96,12 @@ def places(call: Call, batch: Batch) -> dict[str, FileHash]:
 def place(batch: int | str, at: int, file: FileHash) -> str:
     """What names a file within its execution: its batch and its number there."""
     return f"{batch}/{at}/{file.file_name}"
+
+
+def unrecorded(state: ExecutionState, execution_id: str) -> dict[str, FileHash]:
+    """The files of the batches of an execution that have no result, by their places."""
+    plan = state.plan(execution_id).items()
+    return {place(number, at, file): file for number, kept in plan for at, file in enumerate(parse(Batch, kept).files)}
 
 
 def is_ours(call: Call) -> bool:
@@ -157,14 +161,10 @@ def _send_callback(call: Call, run: Run, recorded: Mapping[int, dict[str, Any]],
     results = list(recorded.values())
     headers = {REAPED: reaped} if reaped else {}
     kind = orchestration_of(is_api=run.is_api)
-    kwargs = _callback_kwargs(run.execution_id, run.organization_id, run.pipeline_id)
+    kwargs = {"execution_id": run.execution_id, "organization_id": run.organization_id, "pipeline_id": run.pipeline_id}
     call.send(kind.callback_task, kind.callback_queue, [results], kwargs, headers=headers)
     call.state.callback_sent(run.execution_id)
     log.info("callback_sent", batches=len(results), reaped=reaped)
-
-
-def _callback_kwargs(execution_id: str, organization_id: str, pipeline_id: str | None) -> dict[str, Any]:
-    return {"execution_id": execution_id, "organization_id": organization_id, "pipeline_id": pipeline_id}
 
 
 def run_of(request: ExecuteRequest, kind: Orchestration) -> Run:

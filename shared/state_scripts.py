@@ -119,14 +119,18 @@ redis.call('EXPIRE', KEYS[3], ARGV[3])
 return 1
 """
 
-# Push a file's result for the backend once: the push and its claim are one step. KEYS: ended, claims, results.
-# ARGV: the file, its result, expiry of the claims, expiry of the results.
+# Push a file's result for the backend once: the push and its claim are one step. KEYS: ended, claims, stages, results.
+# ARGV: the file, its result, expiry of the claims, expiry of the results, and perhaps its place and where it is.
 PUSH = f"""
 {_UNLESS_ENDED}
 if redis.call('SADD', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('EXPIRE', KEYS[2], ARGV[3])
-redis.call('RPUSH', KEYS[3], ARGV[2])
-redis.call('EXPIRE', KEYS[3], ARGV[4])
+redis.call('RPUSH', KEYS[4], ARGV[2])
+redis.call('EXPIRE', KEYS[4], ARGV[4])
+if ARGV[5] then
+  redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+  redis.call('EXPIRE', KEYS[3], ARGV[3])
+end
 return 1
 """
 

@@ -16,7 +16,7 @@ from shared.errors import NotFoundError, WorkerError
 from shared.execution_state import ExecutionState, Run
 from shared.logging_utils import configure_logging
 from shared.models import Stage
-from shared.orchestration import batch_work_name
+from shared.orchestration import batch_work_name, unrecorded
 from shared.redis_connection import redis_client
 from shared.variables import SettingsError
 
@@ -144,6 +144,8 @@ def look(settings: Settings, execution_id: str, organization_id: str | None) -> 
         except NotFoundError:
             raise UnknownExecutionError(f"the backend has no execution {execution_id} of {organization}") from None
 
+        queued = dict.fromkeys(unrecorded(state, execution_id), Stage.QUEUED)
+
         def at(what: str) -> bool:
             return claims.alive(state.claim(execution_id, what))
 
@@ -156,7 +158,7 @@ def look(settings: Settings, execution_id: str, organization_id: str | None) -> 
             starting=at("orchestration"),
             ending=at("callback"),
             failure=state.progress(execution_id)[0],
-            stages=state.stages(execution_id),
+            stages=queued | state.stages(execution_id),
         )
 
 

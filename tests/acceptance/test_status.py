@@ -27,7 +27,9 @@ def test_an_execution_is_shown_while_it_runs_and_after_it_ended(
     assert shown.returncode == 0, shown.stderr
     assert f"{run.execution_id}  EXECUTING  (API deployment" in shown.stdout
     assert "waits for  2 of 2 batches: 2 (0, 1) at work" in shown.stdout
-    assert "note-0003.txt" in shown.stdout
+    names = sorted(line.split()[0] for line in shown.stdout.splitlines() if line.startswith("  note-"))
+    assert names == [f"note-000{number}.txt" for number in range(4)]
+    assert shown.stdout.count(" queued") == 2, shown.stdout
     watched = status(stack, run.execution_id, "--watch")
     assert (watched.returncode, watched.stderr) == (0, "")
     last = watched.stdout.rpartition(run.execution_id)[2]

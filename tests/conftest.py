@@ -38,20 +38,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In the name or parameters of every test that uses RabbitMQ. There is one, which each of them empties.
 ON_RABBITMQ = "rabbitmq"
+# Measures tenths of seconds: in one process, and last, when no fleets start beside it.
+BY_THE_CLOCK = "tests/integration/client/"
 
 
-class OneOnRabbitMQ(LoadFileScheduling):  # type: ignore[misc] # it has no types
-    """Hands out whole files, whose tests share fleets and backends, but to one process all tests on RabbitMQ.
+class OneForEach(LoadFileScheduling):  # type: ignore[misc] # it has no types
+    """Hands out whole files, whose tests share fleets and backends, but to one process what must not overlap.
 
     It goes by names, since it knows nothing else of a test; xdist's own groups are lost with pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return ON_RABBITMQ if ON_RABBITMQ in nodeid else str(super()._split_scope(nodeid))
+        alone = (one for one in (ON_RABBITMQ, BY_THE_CLOCK) if one in nodeid)
+        return next(alone, None) or str(super()._split_scope(nodeid))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneOnRabbitMQ:
-    return OneOnRabbitMQ(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneForEach:
+    return OneForEach(config, log)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -62,8 +65,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What measures tenths of seconds comes last, when no fleets start beside it."""
-    items.sort(key=lambda item: item.nodeid.startswith("tests/integration/client/"))
+    items.sort(key=lambda item: item.nodeid.startswith(BY_THE_CLOCK))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -237,7 +237,7 @@ def test_an_outage_under_more_threads_than_connections_leaves_every_connection_u
     serve: MakeServer, connect: MakeClient
 ) -> None:
     server = serve(silent)
-    client = connect(server.url, 4, INTERNAL_API_TIMEOUT="0.1", **STURDY)
+    client = connect(server.url, 4, INTERNAL_API_TIMEOUT="0.25", **STURDY)
     api = client.for_organization("org")
 
     def fail(_number: int) -> None:
@@ -245,7 +245,7 @@ def test_an_outage_under_more_threads_than_connections_leaves_every_connection_u
             api.execution("ex")
 
     with ThreadPoolExecutor(32) as pool:
-        list(pool.map(fail, range(160)))
+        list(pool.map(fail, range(96)))
     server.script, together = well, Barrier(4)
 
     def work(_number: int) -> str:

@@ -7,7 +7,7 @@ from shared.backend_models import FileExecution
 from shared.call import Call
 from shared.execution_state import Run
 from shared.models import TERMINAL, BatchResult, FileResult, Status
-from shared.orchestration import fold, unrecorded
+from shared.orchestration import fold, planned
 
 
 def results_of_rows(call: Call, backend: OrganizationAPI, run: Run, reason: str) -> BatchResult:
@@ -32,7 +32,7 @@ def _result(call: Call, backend: OrganizationAPI, run: Run, row: FileExecution, 
 
 def _tell_of_the_rest(call: Call, run: Run, known: set[str], reason: str) -> None:
     """Tell the caller of files that no row was ever made for, as far as it is known which they are."""
-    for place, file in unrecorded(call.state, run.execution_id).items():
+    for place, file in planned(call.state.plan(run.execution_id)).items():
         if file.file_name not in known:
             item = _failed(file.file_name, None, reason)
             call.state.push_api_result(run.workflow_id, run.execution_id, place, item)

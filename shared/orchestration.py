@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from config.workers import Orchestration, orchestration_of
 from shared.call import Call
 from shared.claims import Claim, message_claim
-from shared.execution_state import ExecutionState, Run
+from shared.execution_state import Run
 from shared.logging_utils import get_logger
 from shared.models import Batch, BatchResult, ExecuteRequest, FileData, FileHash, FileResult, Status, parse
 
@@ -98,10 +98,10 @@ def place(batch: int | str, at: int, file: FileHash) -> str:
     return f"{batch}/{at}/{file.file_name}"
 
 
-def unrecorded(state: ExecutionState, execution_id: str) -> dict[str, FileHash]:
-    """The files of the batches of an execution that have no result, by their places."""
-    plan = state.plan(execution_id).items()
-    return {place(number, at, file): file for number, kept in plan for at, file in enumerate(parse(Batch, kept).files)}
+def planned(plan: Mapping[int, Any]) -> dict[str, FileHash]:
+    """The files of these batches of a plan, by their places."""
+    batches = {number: parse(Batch, kept) for number, kept in plan.items()}
+    return {place(number, at, file): file for number, batch in batches.items() for at, file in enumerate(batch.files)}
 
 
 def is_ours(call: Call) -> bool:

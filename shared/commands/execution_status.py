@@ -16,7 +16,7 @@ from shared.errors import NotFoundError, WorkerError
 from shared.execution_state import ExecutionState, Run
 from shared.logging_utils import configure_logging
 from shared.models import Stage
-from shared.orchestration import batch_work_name, unrecorded
+from shared.orchestration import batch_work_name, planned
 from shared.redis_connection import redis_client
 from shared.variables import SettingsError
 
@@ -144,7 +144,7 @@ def look(settings: Settings, execution_id: str, organization_id: str | None) -> 
         except NotFoundError:
             raise UnknownExecutionError(f"the backend has no execution {execution_id} of {organization}") from None
 
-        queued = dict.fromkeys(unrecorded(state, execution_id), Stage.QUEUED)
+        plan = state.plan(execution_id)
 
         def at(what: str) -> bool:
             return claims.alive(state.claim(execution_id, what))
@@ -154,11 +154,11 @@ def look(settings: Settings, execution_id: str, organization_id: str | None) -> 
             files=backend.file_executions(execution_id),
             is_api=found.source_config.is_api,
             run=run,
-            missing={number: at(batch_work_name(number)) for number in sorted(state.plan(execution_id))},
+            missing={number: at(batch_work_name(number)) for number in sorted(plan)},
             starting=at("orchestration"),
             ending=at("callback"),
             failure=state.progress(execution_id)[0],
-            stages=queued | state.stages(execution_id),
+            stages=dict.fromkeys(planned(plan), Stage.QUEUED) | state.stages(execution_id),
         )
 
 

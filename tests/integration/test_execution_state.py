@@ -121,6 +121,15 @@ def test_the_stages_of_files_are_told(state: ExecutionState) -> None:
     assert state.stages("ex") == {f"0/{number}": stage for number, stage in enumerate(wanted, 6)}
 
 
+def test_thousands_of_files_are_kept_at_once(state: ExecutionState, client: Any) -> None:
+    opened(state, 1)
+    reasons = {f"{number}.txt": "another has it" for number in range(5_000)}
+    state.skip("ex", reasons)
+    assert state.known("ex").skipped == reasons
+    state.keep_cached("ex", {})
+    assert not client.exists("workers:execution:ex:cached")
+
+
 def test_a_context_of_another_or_one_that_cannot_be_read_is_none(state: ExecutionState, client: Any) -> None:
     context = Context(execution_id="ex", workflow_id="wf", organization_id="org", is_api=True)
     state.keep_context(context)

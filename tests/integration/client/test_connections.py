@@ -245,7 +245,7 @@ def test_an_outage_under_more_threads_than_connections_leaves_every_connection_u
             api.execution("ex")
 
     with ThreadPoolExecutor(32) as pool:
-        list(pool.map(fail, range(96)))
+        list(pool.map(fail, range(160)))
     server.script, together = well, Barrier(4)
 
     def work(_number: int) -> str:

@@ -167,6 +167,8 @@ class LocalRun:
             if error is None or not passing(error) or deadline.over or context.cancelled:
                 break
             time.sleep(deadline.cut(jittered(1.0, next(tries), LONGEST_WAIT)))
+        if deadline.over:  # whose time is over is told so, and may answer before the run's own clock has struck
+            output, error = None, late(step)
         self._inbox.put(partial(self._attempted, (step, index, attempt), output, error))
 
     def _begun(self, step: Step, index: int | None, attempt: int) -> None:
